@@ -1,0 +1,28 @@
+"""The embedded pool: facts and skills with verifiable answers, pre-training text, preference pairs, evaluation items."""
+
+from .pool import build_pool, preference_pairs
+from .suites import OOD, SUITES, Item, build_suite, majority_baseline
+from .text import Cloze, cloze, stream
+from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
+from .world import VERSION, World, build_world
+
+__all__ = [
+    "FORMAT_TOKENS",
+    "OOD",
+    "PARAPHRASES",
+    "SPECIAL",
+    "SUITES",
+    "TEMPLATE",
+    "VERSION",
+    "Cloze",
+    "Item",
+    "World",
+    "build_pool",
+    "build_suite",
+    "build_world",
+    "cloze",
+    "majority_baseline",
+    "preference_pairs",
+    "stream",
+    "vocabulary",
+]

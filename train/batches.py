@@ -1,0 +1,73 @@
+"""Rows to batches: prompt and response tokenised apart, labels on the response only, padding on the right."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: the rendered prompt and the response that carries the loss."""
+
+    prompt: str
+    response: str
+
+
+def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[dict[str, list[int]]]:
+    """Token ids and labels of each row: prompt + response + end, cut at `max_length` tokens from the right.
+
+    The prompt is tokenised apart from the response, so that no token spans the border and training, scoring and
+    generation see the same ids. A prompt that leaves no room for its response is cut from the left instead.
+    """
+    prompts = tokenizer([r.prompt for r in rows], add_special_tokens=False)["input_ids"] if rows else []
+    responses = tokenizer([r.response for r in rows], add_special_tokens=False)["input_ids"] if rows else []
+    encoded = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        response = [*response, tokenizer.eos_token_id]
+        room = max(max_length - len(prompt), min(len(response), max_length // 2))
+        response = response[:room]
+        prompt = prompt[max(0, len(prompt) + len(response) - max_length) :]
+        encoded.append({"input_ids": [*prompt, *response], "labels": [IGNORED] * len(prompt) + response})
+    return encoded
+
+
+def collate(encoded: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Padded tensors (rows, longest): input_ids, attention_mask, labels."""
+    width = max(len(e["input_ids"]) for e in encoded)
+    ids = torch.full((len(encoded), width), pad)
+    labels = torch.full((len(encoded), width), IGNORED)
+    mask = torch.zeros((len(encoded), width), dtype=torch.long)
+    for i, e in enumerate(encoded):
+        n = len(e["input_ids"])
+        ids[i, :n] = torch.tensor(e["input_ids"])
+        labels[i, :n] = torch.tensor(e["labels"])
+        mask[i, :n] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (positions, vocabulary) and targets (positions,) where a label stands, rows one after another.
+
+    Only these positions are projected to the vocabulary: with 49,000 entries the projection of whole prompts costs
+    as much as a fifth of the model. Models that rescale their logits go through their own forward pass.
+    """
+    labels = batch["labels"][:, 1:]
+    carries = labels != IGNORED
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    rescales = any(getattr(inner.config, k, None) for k in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    if rescales:
+        return model(**inputs, use_cache=False).logits[:, :-1][carries], labels[carries]
+    hidden = inner.get_decoder()(**inputs, use_cache=False).last_hidden_state
+    return inner.get_output_embeddings()(hidden[:, :-1][carries]), labels[carries]
+
+
+def response_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy in nats over the response tokens of the batch (completion-only loss)."""
+    logits, targets = response_logits(model, batch)
+    return functional.cross_entropy(logits.float(), targets)

@@ -1,0 +1,180 @@
+"""One fine-tuning run: rows, a model and a budget in; a tuned model and its curve out."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import set_seed
+
+from . import UserError
+from .batches import Row, collate, encode, response_loss
+from .config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where on the curve: optimiser steps done, epochs, tokens seen (padding not counted), training seconds so far."""
+
+    step: int
+    epoch: float
+    tokens: int
+    train_s: float
+
+
+@dataclass
+class Curve:
+    """What one run did."""
+
+    points: list[Point] = field(default_factory=list)
+    row_tokens: int = 0  # of one pass over the rows
+    eval_s: float = 0.0
+
+
+Evaluate = Callable[[Any, Point], None]
+
+
+class NotFinite(RuntimeError):
+    """The loss left the finite numbers; the run is lost and says at which step."""
+
+    def __init__(self, step: int):
+        super().__init__(f"the loss is not finite at step {step}")
+        self.step = step
+
+
+def steps_of(budget: TrainingConfig, rows: int, row_tokens: int) -> int:
+    """The budget as optimiser steps: given as steps, or as epochs or tokens over these rows."""
+    per_epoch = -(-rows // budget.batch_size)
+    if budget.steps is not None:
+        return budget.steps
+    if budget.epochs is not None:
+        return max(1, round(budget.epochs * per_epoch))
+    assert budget.tokens is not None
+    return max(1, round(budget.tokens / row_tokens * per_epoch))
+
+
+def points_of(budget: TrainingConfig, steps: int) -> list[int]:
+    """The steps after which the run is evaluated; the last step always is."""
+    chosen = {round(p * steps) if isinstance(p, float) else p for p in budget.points}
+    return sorted({s for s in chosen if 0 < s < steps} | {steps})
+
+
+def finetune(
+    model: Any, tokenizer: Any, rows: Sequence[Row], training: TrainingConfig, seed: int, evaluate: Evaluate
+) -> Curve:
+    """Tune `model` in place on `rows` with a constant rate after the warm-up, calling `evaluate` at every point.
+
+    With a constant rate a point of the curve is what a shorter run would have given. The order of the rows comes
+    from `seed` alone. Raises UserError for an empty set, NotFinite when the loss diverges.
+    """
+    if not rows:
+        raise UserError("selection: no row is left to train on; keep at least one")
+    encoded = encode(tokenizer, rows, training.max_length)
+    curve = Curve(row_tokens=sum(len(e["input_ids"]) for e in encoded))
+    steps = steps_of(training, len(encoded), curve.row_tokens)
+    release = _train_only(model, tokenizer, training.tokens_trained)
+    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder, and writes nothing into it
+        trainer = _CompletionTrainer(
+            model=model,
+            args=_arguments(training, steps, seed, nowhere),
+            train_dataset=encoded,  # type: ignore[arg-type]  # a list serves as a map-style data set
+            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        )
+        trainer.add_callback(_Points(trainer, points_of(training, steps), evaluate, curve))
+        model.config.use_cache = False
+        trainer.train()
+    release()
+    return curve
+
+
+class _CompletionTrainer(Trainer):
+    """Loss on responses only, and a count of the tokens that were seen."""
+
+    tokens = 0
+    last_loss: torch.Tensor | None = None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.tokens += int(inputs["attention_mask"].sum())
+        loss = response_loss(model, inputs)
+        self.last_loss = loss.detach()
+        return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise NotFinite(self.state.global_step + 1)
+        return loss
+
+
+class _Points(TrainerCallback):
+    def __init__(self, trainer: _CompletionTrainer, points: list[int], evaluate: Evaluate, curve: Curve):
+        self.trainer, self.points, self.evaluate, self.curve = trainer, set(points), evaluate, curve
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step not in self.points:
+            return
+        now = time.perf_counter()
+        point = Point(
+            step=state.global_step,
+            epoch=round(float(state.epoch or 0), 6),
+            tokens=self.trainer.tokens,
+            train_s=now - self.started - self.curve.eval_s,
+        )
+        self.curve.points.append(point)
+        model = kwargs["model"]
+        model.eval()
+        self.evaluate(model, point)
+        model.train()
+        self.curve.eval_s += time.perf_counter() - now
+
+
+def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> TrainingArguments:
+    set_seed(seed)  # adapters and dropout draw from the global generators
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=steps,
+        per_device_train_batch_size=training.batch_size // training.accumulate,
+        gradient_accumulation_steps=training.accumulate,
+        learning_rate=training.lr,
+        weight_decay=training.weight_decay,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=training.warmup,
+        max_grad_norm=training.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=training.bf16,
+        seed=seed,
+        data_seed=seed,
+        train_sampling_strategy="group_by_length" if training.group_by_length else "random",
+        remove_unused_columns=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def _train_only(model: Any, tokenizer: Any, tokens: tuple[str, ...] | None) -> Callable[[], None]:
+    """Freeze the embedding matrix but for the rows of `tokens`; None trains it whole. Returns the undoing.
+
+    With a tied matrix and a few thousand rows, the drift of the embeddings is what makes small models forget what
+    they know; the rows of the format are the ones that a base has not learnt.
+    """
+    if tokens is None:
+        return lambda: None
+    weight = model.get_input_embeddings().weight
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    unknown = [t for t, i in zip(tokens, ids, strict=True) if i in (None, tokenizer.unk_token_id)]
+    if unknown:
+        raise UserError(f"training.tokens_trained: {unknown[0]!r} is not in the vocabulary; name tokens of the model")
+    mask = torch.zeros(weight.shape[0], 1, device=weight.device)
+    mask[ids] = 1
+    return weight.register_hook(lambda gradient: gradient * mask).remove

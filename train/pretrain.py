@@ -1,0 +1,166 @@
+"""The embedded base model: a tiny causal LM pre-trained from scratch until a probe says that it knows its text.
+
+Learning jumps after a plateau of unpredictable length, so no fixed step count would give equal bases: training goes
+on at a constant rate until the probe passes, then cools down.
+"""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from . import UserError
+from .models import new_llama, word_tokenizer
+
+Probe = Callable[[Any, Any], dict[str, float]]  # (model, tokenizer) -> accuracy by band
+Report = Callable[[int, dict[str, float]], None]  # (step, what the probe or the loss says)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Settings of one base model."""
+
+    hidden: int
+    layers: int
+    heads: int
+    mlp: int
+    lr: float
+    batch: int  # sequences a step
+    length: int  # tokens a sequence
+    warmup: int
+    cooldown: int  # steps of linear decay after the probe has passed
+    max_steps: int
+    probe_every: int
+    pass_at: dict[str, float]  # band -> accuracy; all must be reached
+    weight_decay: float = 0.05
+    checkpoint_every: int = 500
+
+
+def pretrain(
+    out: Path,
+    vocabulary: list[str],
+    sentences: Callable[[random.Random], Iterator[str]],
+    probe: Probe,
+    settings: Pretraining,
+    seed: int,
+    report: Report,
+) -> dict[str, Any]:
+    """Train a base model into the Hugging Face folder `out`; a checkpoint in `out` is taken up again.
+
+    Returns {"steps", "seconds", "probe"}; also written to `out`/pretraining.json. Raises UserError when the probe
+    does not pass within `max_steps`.
+    """
+    tokenizer = word_tokenizer(vocabulary)
+    model = new_llama(
+        tokenizer,
+        hidden=settings.hidden,
+        layers=settings.layers,
+        heads=settings.heads,
+        mlp=settings.mlp,
+        positions=max(512, settings.length),
+        seed=seed,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+    rng = random.Random(f"{seed} text")
+    state: dict[str, Any] = {"step": 0, "passed_at": None, "seconds": 0.0, "left": []}
+    _resume(out, model, optimizer, rng, state)
+    ids = {word: i for i, word in enumerate(vocabulary)}
+    eos, text = ids["<eos>"], sentences(rng)
+    started, before = time.perf_counter(), state["seconds"]
+    model.train()
+    while state["passed_at"] is None or state["step"] < state["passed_at"] + settings.cooldown:
+        step = state["step"]
+        tokens = state["left"]
+        need = settings.batch * settings.length
+        while len(tokens) < need:
+            tokens += [ids[w] for w in next(text).split()]
+            tokens.append(eos)
+        state["left"] = tokens[need:]
+        batch = torch.tensor(tokens[:need]).view(settings.batch, settings.length)
+        factor = min(1.0, (step + 1) / settings.warmup)
+        if state["passed_at"] is not None:
+            factor = 1 - (step - state["passed_at"]) / settings.cooldown
+        optimizer.param_groups[0]["lr"] = settings.lr * factor
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        state["step"] = step = step + 1
+        if step % settings.probe_every == 0:
+            found = _probe(model, tokenizer, probe)
+            report(step, {"loss": float(loss), **found})
+            if state["passed_at"] is None:
+                if all(found[band] >= bar for band, bar in settings.pass_at.items()):
+                    state["passed_at"] = step
+                elif step >= settings.max_steps:
+                    raise UserError(
+                        f"model.max_steps: the base of seed {seed} has not learnt its text after {step} steps"
+                        f" (probe {found}); raise model.max_steps or choose another seed.base"
+                    )
+        if step % settings.checkpoint_every == 0:
+            state["seconds"] = before + time.perf_counter() - started
+            _checkpoint(out, model, optimizer, rng, state)
+    model.eval()
+    result = {
+        "steps": state["step"],
+        "seconds": before + time.perf_counter() - started,
+        "probe": _probe(model, tokenizer, probe),
+        "settings": asdict(settings),
+        "seed": seed,
+    }
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "pretraining.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    for part in out.glob("checkpoint.*"):
+        part.unlink()
+    return result
+
+
+def _probe(model: Any, tokenizer: Any, probe: Probe) -> dict[str, float]:
+    model.eval()
+    with torch.inference_mode():
+        found = probe(model, tokenizer)
+    model.train()
+    return found
+
+
+def _checkpoint(out: Path, model: Any, optimizer: torch.optim.Optimizer, rng: random.Random, state: dict) -> None:
+    tensors = {f"model.{k}": v for k, v in model.named_parameters()}
+    for i, slot in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v.reshape(v.shape or (1,)) for k, v in slot.items()}
+    # one file, so that weights and position can never disagree
+    position = json.dumps({**state, "rng": rng.getstate()})
+    part = out / "checkpoint.part"
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"position": position})
+    part.replace(out / "checkpoint.safetensors")
+
+
+def _resume(out: Path, model: Any, optimizer: torch.optim.Optimizer, rng: random.Random, state: dict) -> None:
+    path = out / "checkpoint.safetensors"
+    if not path.exists():
+        return
+    from safetensors import safe_open
+
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        position = json.loads(file.metadata()["position"])
+    version, internal, gauss = position.pop("rng")
+    rng.setstate((version, tuple(internal), gauss))
+    state.update(position)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+    groups = optimizer.state_dict()["param_groups"]
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            slots.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -1,0 +1,202 @@
+"""A reward model from preference pairs: a sequence-classification head, and a likelihood that carries knowledge.
+
+A head trained with the Bradley-Terry loss finds faults of form and misses wrong facts; the likelihood of the response
+under a model tuned on the preferred responses finds wrong facts, as far as the base model knows the right ones. Both
+are joined by a logistic regression on pairs that neither was trained on.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers.trainer_utils import set_seed
+
+from . import UserError
+from .batches import IGNORED, Row, collate, encode, response_logits
+from .config import RewardModelConfig, TrainingConfig
+from .finetune import finetune
+from .models import load_causal_lm, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference: a rendered prompt, the response that was preferred, the one that was not."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def train_reward_model(
+    out: Path,
+    backbone: str | Path,
+    pairs: Sequence[Pair],
+    config: RewardModelConfig,
+    *,
+    template: dict[str, str],
+    reference_training: TrainingConfig | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Train head and (with `reference_training`) reference model into the folder `out`; returns its reward.json.
+
+    `config.held_out` of the prompts is kept from both and serves for the accuracies and for the joint weights, half
+    each. The weights come from a logistic regression on differences of features, chosen less rejected, without an
+    intercept: a Bradley-Terry model (Bradley and Terry 1952) of two features.
+    """
+    started = time.perf_counter()
+    if config.max_pairs:
+        pairs = pairs[: config.max_pairs]
+    train, fit, test = _split(pairs, config.held_out)
+    if not train or not fit or not test:
+        raise UserError(f"data.pairs: {len(pairs)} preference pairs are too few to train and test on; give at least 20")
+    tokenizer = load_tokenizer(backbone)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    head = _train_head(backbone, tokenizer, train, config, seed)
+    head.save_pretrained(out / "head")
+    tokenizer.save_pretrained(out / "head")
+    features = {"head": lambda part: _head_margins(head, tokenizer, part, config.max_length)}
+    if reference_training is not None:
+        model, reference_tokenizer = load_causal_lm(backbone)
+        chosen = list({(p.prompt, p.chosen): Row(p.prompt, p.chosen) for p in train}.values())
+        finetune(model, reference_tokenizer, chosen, reference_training, seed, lambda *_: None)
+        model.eval()
+        model.save_pretrained(out / "reference")
+        reference_tokenizer.save_pretrained(out / "reference")
+        features["likelihood"] = lambda part: _likelihood_margins(model, reference_tokenizer, part, config.max_length)
+    on_fit = np.column_stack([margin(fit) for margin in features.values()])
+    on_test = np.column_stack([margin(test) for margin in features.values()])
+    weights = _joint_weights(on_fit)
+    accuracy = {name: _accuracy(on_test[:, i]) for i, name in enumerate(features)}
+    accuracy["joint"] = _accuracy(on_test @ weights)
+    accuracy["longer_wins"] = _accuracy(np.array([len(p.chosen.split()) - len(p.rejected.split()) for p in test]))
+    card = {
+        "features": list(features),
+        "weights": dict(zip(features, map(float, weights), strict=True)),
+        "template": template,
+        "max_length": config.max_length,
+        "pairs": {"train": len(train), "weights": len(fit), "test": len(test)},
+        "pairwise_accuracy": accuracy,
+        "seed": seed,
+        "train_s": time.perf_counter() - started,
+    }
+    (out / "reward.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+    return card
+
+
+def _split(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Pairs for training, for the joint weights, for the accuracies; all pairs of a prompt go together."""
+    prompts = list(dict.fromkeys(p.prompt for p in pairs))
+    first, second = round(len(prompts) * (1 - held_out)), round(len(prompts) * (1 - held_out / 2))
+    part = {prompt: 0 if i < first else 1 if i < second else 2 for i, prompt in enumerate(prompts)}
+    a, b, c = ([p for p in pairs if part[p.prompt] == k] for k in range(3))
+    return a, b, c
+
+
+def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config: RewardModelConfig, seed: int) -> Any:
+    set_seed(seed)
+    try:
+        head = AutoModelForSequenceClassification.from_pretrained(str(backbone), num_labels=1, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); give a folder or hub id") from error
+    head.config.pad_token_id = tokenizer.pad_token_id
+    both = _encode_pairs(tokenizer, pairs, config.max_length)
+    examples = [{"chosen": c, "rejected": r} for c, r in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
+    trainer = _PairwiseTrainer(
+        model=head,
+        args=TrainingArguments(
+            output_dir=str(Path("unused")),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_size,
+            learning_rate=config.lr,
+            lr_scheduler_type="linear",
+            warmup_steps=0.1,
+            optim="adamw_torch_fused",
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            use_cpu=not torch.cuda.is_available(),
+        ),
+        train_dataset=examples,  # type: ignore[arg-type]
+        data_collator=lambda batch: collate(
+            [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
+        ),
+    )
+    trainer.train()
+    head.eval()
+    return head
+
+
+class _PairwiseTrainer(Trainer):
+    """The loss of Bradley and Terry: -log sigmoid(score of the chosen less score of the rejected)."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        scores = _head_scores(model, inputs)
+        chosen, rejected = scores.chunk(2)
+        return -functional.logsigmoid(chosen - rejected).mean()
+
+
+def _head_scores(head: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return head(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1)
+
+
+def _encode_pairs(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[dict[str, list[int]]]:
+    """All chosen, then all rejected."""
+    rows = [Row(p.prompt, p.chosen) for p in pairs] + [Row(p.prompt, p.rejected) for p in pairs]
+    return encode(tokenizer, rows, max_length)
+
+
+def _batches(encoded: list[dict[str, list[int]]], size: int = 32):
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]["input_ids"]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+@torch.inference_mode()
+def _head_margins(head: Any, tokenizer: Any, pairs: list[Pair], max_length: int) -> np.ndarray:
+    encoded = _encode_pairs(tokenizer, pairs, max_length)
+    scores = np.empty(len(encoded))
+    for indices in _batches(encoded):
+        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+        scores[indices] = _head_scores(head, batch.copy()).float().numpy()
+    return scores[: len(pairs)] - scores[len(pairs) :]
+
+
+@torch.inference_mode()
+def _likelihood_margins(model: Any, tokenizer: Any, pairs: list[Pair], max_length: int) -> np.ndarray:
+    encoded = _encode_pairs(tokenizer, pairs, max_length)
+    scores = np.empty(len(encoded))
+    for indices in _batches(encoded):
+        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+        logits, targets = response_logits(model, batch)
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+        counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
+        scores[indices] = [-float(part.mean()) for part in losses.split(counts)]
+    return scores[: len(pairs)] - scores[len(pairs) :]
+
+
+def _joint_weights(margins: np.ndarray) -> np.ndarray:
+    """Weights of a Bradley-Terry model on feature differences; features are scaled for the fit and scaled back."""
+    scale = np.abs(margins).mean(0) + 1e-12
+    x = np.concatenate([margins, -margins]) / scale
+    y = np.repeat([1, 0], len(margins))
+    return LogisticRegression(fit_intercept=False, C=10.0).fit(x, y).coef_[0] / scale
+
+
+def _accuracy(margins: np.ndarray) -> float:
+    """Share of pairs in which the chosen response has the higher score; a tie counts half."""
+    return float(np.mean(margins > 0) + np.mean(margins == 0) / 2)
