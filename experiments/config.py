@@ -1,0 +1,229 @@
+"""From Hydra's composed tree to a checked, frozen config, and from a config to the id of its run.
+
+Nothing is read from disk before every key is checked. A run's id depends on what determines its result and on nothing
+else, so that equal runs of different experiments are one run.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
+from experiments import UserError
+from experiments.suites.config import EvaluationConfig
+from train.config import ModelConfig, TrainingConfig
+
+# Raised when the results of a package change; part of every run's id.
+RESULTS_VERSION = {"curate": 1, "experiments": 1, "train": 1}
+
+NOT_OF_A_RUN = ("experiment", "plan")  # root keys that say which runs to make, not what a run is
+PATHS = ("path", "pairs", "pairs_valid", "model", "backbone")  # keys whose value may be a file or folder
+USES_SCORES = ("threshold", "top_k", "top_fraction", "random_length_matched")
+DRAWS = ("random", "random_length_matched", "clean")  # selections that depend on seed.select
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Seeds(Frozen):
+    """A pair's seeds: arms of one pair share them; the base model cycles over `bases`, the others differ by pair."""
+
+    pair: int = Field(ge=0)
+    world: int = Field(0, ge=0)
+    bases: int = Field(3, ge=1)
+    base: int = Field(ge=0)
+    data: int = Field(ge=0)
+    select: int = Field(ge=0)
+    train: int = Field(ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, raw: Any) -> Any:
+        pair, bases = raw.get("pair"), raw.get("bases", 3)
+        if not (isinstance(pair, int) and isinstance(bases, int) and bases > 0):
+            return raw  # the fields' own checks say what is wrong
+        derived = {"base": pair % bases, "data": pair, "select": pair, "train": pair}
+        return {**raw, **{name: seed for name, seed in derived.items() if raw.get(name) is None}}
+
+
+class TrackingConfig(Frozen):
+    """Where wandb mirrors a run to."""
+
+    mode: Literal["offline", "online", "none"] = "offline"
+    project: str = Field("quality-vs-quantity", min_length=1)
+    entity: str | None = None
+
+
+class StoreConfig(Frozen):
+    root: str = Field("runs", min_length=1)
+
+
+class ExperimentConfig(Frozen):
+    """Which runs to make and what to judge with them."""
+
+    name: str | None = Field(None, pattern=r"^[\w.-]+$")
+    title: str = ""
+    pairs: int = Field(6, ge=1)
+    sweep: list[dict[str, Any]] = []
+    claims: list[str] = []
+
+
+class Config(Frozen):
+    """All that a run is made of."""
+
+    data: DataConfig
+    noise: NoiseConfig
+    scorer: ScorerConfig
+    selection: SelectionConfig
+    duplication: DuplicationConfig
+    model: ModelConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    store: StoreConfig
+    seed: Seeds
+    arm: str = Field(min_length=1)
+
+
+def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Hydra's tree as plain dicts, interpolations resolved."""
+    return OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)  # type: ignore[return-value]
+
+
+def validate(cfg: DictConfig | Mapping[str, Any]) -> Config:
+    """The config of one run; raises `UserError` with one line that names key, value and mend."""
+    try:
+        return Config(**{key: value for key, value in plain(cfg).items() if key not in NOT_OF_A_RUN})
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
+def validate_experiment(cfg: DictConfig | Mapping[str, Any]) -> ExperimentConfig:
+    """The part of the tree that says which runs to make."""
+    try:
+        return ExperimentConfig(**(plain(cfg).get("experiment") or {}))
+    except ValidationError as error:
+        raise UserError(explain(error, prefix="experiment.")) from None
+
+
+# --- a run's identity -----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """A hash of a file's bytes, or of all files of a folder with their names; read once per process while unchanged."""
+    if path.is_file():
+        stat = path.stat()
+        return _digest(str(path), stat.st_size, stat.st_mtime_ns)
+    parts = [f"{file.relative_to(path)} {content_hash(file)}" for file in sorted(path.rglob("*")) if file.is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _by_content(value: Any, key: str = "") -> Any:
+    """`value` with every path of something that exists replaced by the hash of its content."""
+    if isinstance(value, dict):
+        return {name: _by_content(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_by_content(item, key) for item in value]
+    if isinstance(value, str) and (key in PATHS or "/" in value) and Path(value).exists():
+        return f"sha256:{content_hash(Path(value))}"
+    return value
+
+
+def essence(config: Config) -> dict[str, Any]:
+    """What determines a run's result: the config less what does not matter to it, files by their content."""
+    tree = config.model_dump(mode="json", exclude={"tracking", "store", "arm"})
+    seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
+    tree["data"].pop("root", None)  # says where companions are looked for; what is found is named by its content
+
+    if config.noise.kind == "none" or config.noise.rate == 0:
+        tree["noise"] = None
+    duplicates = config.duplication.mode != "none" and config.duplication.rate > 0
+    if not duplicates:
+        tree["duplication"] = None
+    else:
+        tree["duplication"] = {name: value for name, value in duplication.items() if value is not None}
+    if config.selection.kind == "all":
+        tree["selection"] = None
+    else:
+        tree["selection"] = {name: value for name, value in selection.items() if value is not None}
+    if config.selection.kind not in USES_SCORES:
+        tree["scorer"] = None
+    elif config.scorer.kind != "reward_model":
+        tree["scorer"] = {"kind": config.scorer.kind}
+    if tree["scorer"] is None or config.scorer.kind != "reward_model" or config.scorer.model is not None:
+        # no reward model is trained for this run
+        tree["model"].pop("reward", None)
+        tree["data"].pop("pairs", None)
+        tree["data"].pop("pairs_valid", None)
+
+    del seed["pair"], seed["bases"]  # they only choose the other seeds
+    if config.model.kind != "micro":
+        del seed["base"]
+    random_scores = tree["scorer"] is not None and config.scorer.kind == "random"
+    if not (duplicates or config.selection.kind in DRAWS or random_scores):
+        del seed["select"]
+    return _by_content(tree)
+
+
+def fingerprint(value: Any) -> str:
+    """16 hexadecimal digits that stand for a JSON-like value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_hash(config: Config) -> str:
+    """Of what determines the result, whatever the version of the code."""
+    return fingerprint(essence(config))
+
+
+def run_id(config: Config) -> str:
+    """Names the run: its essence and the versions of the code that makes its result."""
+    return fingerprint({"config": essence(config), "code": RESULTS_VERSION})
+
+
+# --- an experiment's cells ------------------------------------------------------------------------------------------
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def expand(blocks: Iterable[Mapping[str, Any]], axes: Mapping[str, Iterable[Any]], pairs: int) -> list[dict[str, Any]]:
+    """The cells of an experiment, one whole pair of arms after the other.
+
+    Args:
+        blocks: each a mapping from key to a value or a list of values; the axes of a block are crossed, blocks are added.
+        axes: key to values from the command line. They take the place of the same key in every block, except that
+            `arm` chooses among the blocks' arms where it can: `arm=full` is not "every recipe under the name full".
+        pairs: `seed.pair` runs over range(pairs) unless it is an axis.
+    """
+    given = {key: list(values) for key, values in axes.items()}
+    merged = [{key: _values(value) for key, value in block.items()} for block in blocks] or [{}]
+    if "arm" in given:
+        kept = [
+            {**block, "arm": [arm for arm in block["arm"] if arm in given["arm"]]}
+            for block in merged
+            if set(block.get("arm", [])) & set(given["arm"])
+        ]
+        if kept:
+            merged, _ = kept, given.pop("arm")
+    cells = []
+    for pair in given.pop("seed.pair", range(pairs)):
+        for block in merged:
+            levels = {**block, **given}
+            for combination in itertools.product(*levels.values()):
+                cells.append({**dict(zip(levels, combination, strict=True)), "seed.pair": pair})
+    return cells

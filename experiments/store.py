@@ -1,0 +1,200 @@
+"""The store: plain files, each run in a folder named after what determines its result.
+
+    <root>/<run id>/config.yaml      what was asked for (secrets left out), written first
+                    metrics.jsonl    the curve, a line a measurement, flushed as it is made
+                    items.parquet    per-item results
+                    record.json      written last and atomically: its presence means done
+                    failed.json      why there is no record
+    <root>/cache/                    what runs share (base models, reward models, scores), by content
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from filelock import FileLock
+
+from experiments import UserError
+
+SECRET = re.compile(r"(?<![a-z])(api)?key(?![a-z])|token(?!s|i)|secret|passw(or)?d|credential", re.IGNORECASE)
+RESERVED = {"cache", "reports", "wandb"}  # folders of the store that are no runs
+
+
+# --- text and files -------------------------------------------------------------------------------------------------
+
+
+def canonical(value: Any, indent: int | None = 1) -> str:
+    """JSON text that depends on the values alone: sorted keys, floats by `repr`, no NaN (null stands for it)."""
+    return json.dumps(_plain(value), sort_keys=True, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):  # numpy and torch scalars
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` so that a reader, or a crash at any moment, sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are private; a record is meant to be shared
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """The same nested value with every secret (`api_key`, `token`, `password`, ...) replaced by "***"."""
+    if isinstance(value, dict):
+        return {name: redact(item, str(name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item, key) for item in value]
+    return "***" if isinstance(value, str) and value and SECRET.search(key) else value
+
+
+def check_writable(root: Path) -> None:
+    """Raise `UserError` unless files can be made under `root`."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as probe:
+            probe.write(b"\0" * 4096)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"store.root={root}: {reason}; free or choose a writable folder with store.root=FOLDER") from None
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def run_folder(root: Path | str, run_id: str) -> Path:
+    """Where a run lives."""
+    return Path(root) / run_id
+
+
+def lock(folder: Path) -> FileLock:
+    """One process at a time works in `folder`; a killed process leaves no lock behind (the system drops it)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock")
+
+
+def open_run(folder: Path, config: dict[str, Any]) -> Path:
+    """Make `folder` ready for a run: nothing of an earlier attempt is left, and `config.yaml` says what is asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_atomic(folder / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True))
+    return folder
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one measurement a line, on disk as soon as it is made."""
+
+    def __init__(self, folder: Path):
+        self._file: TextIO = open(folder / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+
+    def write(self, *, tokens: int, step: int, epoch: float, suite: str, metric: str, value: float) -> None:
+        """`tokens` are those trained on so far; `epoch` is a fraction of the subset."""
+        row = {"tokens": tokens, "step": step, "epoch": epoch, "suite": suite, "metric": metric, "value": value}
+        self._file.write(json.dumps(_plain(row), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The curve's measurements; a line that a crash cut short is left out."""
+    rows = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def finish(folder: Path, record: dict[str, Any]) -> None:
+    """Write `record.json`: from here on the run is done."""
+    write_atomic(folder / "record.json", canonical(record))
+
+
+def fail(folder: Path, run_id: str, error: str, step: int | None = None, trace: str | None = None) -> None:
+    """Write `failed.json`: why the run has no record. It is tried again when it is asked for again."""
+    write_atomic(folder / "failed.json", canonical({"run_id": run_id, "error": error, "step": step, "trace": trace}))
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of a finished run, else None."""
+    try:
+        return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def failure(folder: Path) -> dict[str, Any] | None:
+    """What `fail` wrote, else None."""
+    try:
+        return json.loads((folder / "failed.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def finished(root: Path | str) -> set[str]:
+    """The ids of all finished runs of a store."""
+    if not Path(root).is_dir():
+        return set()
+    with os.scandir(root) as entries:
+        return {e.name for e in entries if e.name not in RESERVED and os.path.exists(os.path.join(e.path, "record.json"))}
+
+
+def records(root: Path | str, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The records of those of `run_ids` that are finished."""
+    found = ((run_id, read(run_folder(root, run_id))) for run_id in run_ids)
+    return {run_id: record for run_id, record in found if record is not None}
+
+
+# --- what runs share ------------------------------------------------------------------------------------------------
+
+
+def cached_folder(path: Path, build: Callable[[Path], None]) -> Path:
+    """The folder `path`, built by `build(folder)` if it is not there.
+
+    `build` fills a folder beside it, `<path>.part`, which is renamed when it is complete: `path` exists only whole. The
+    part is kept over a crash and handed to `build` again, so that a long build can go on from its own checkpoints. Of
+    several processes one builds and the others wait.
+    """
+    if path.is_dir():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        if not path.is_dir():
+            part = path.with_name(f"{path.name}.part")
+            part.mkdir(exist_ok=True)
+            build(part)
+            os.replace(part, path)
+    return path
