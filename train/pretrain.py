@@ -8,38 +8,19 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from . import UserError
+from .config import PretrainingConfig
 from .models import new_llama, word_tokenizer
 
 Probe = Callable[[Any, Any], dict[str, float]]  # (model, tokenizer) -> accuracy by band
 Report = Callable[[int, dict[str, float]], None]  # (step, what the probe or the loss says)
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """Settings of one base model."""
-
-    hidden: int
-    layers: int
-    heads: int
-    mlp: int
-    lr: float
-    batch: int  # sequences a step
-    length: int  # tokens a sequence
-    warmup: int
-    cooldown: int  # steps of linear decay after the probe has passed
-    max_steps: int
-    probe_every: int
-    pass_at: dict[str, float]  # band -> accuracy; all must be reached
-    weight_decay: float = 0.05
-    checkpoint_every: int = 500
 
 
 def pretrain(
@@ -47,7 +28,7 @@ def pretrain(
     vocabulary: list[str],
     sentences: Callable[[random.Random], Iterator[str]],
     probe: Probe,
-    settings: Pretraining,
+    settings: PretrainingConfig,
     seed: int,
     report: Report,
 ) -> dict[str, Any]:
@@ -95,7 +76,7 @@ def pretrain(
         state["step"] = step = step + 1
         if step % settings.probe_every == 0:
             found = _probe(model, tokenizer, probe)
-            report(step, {"loss": float(loss), **found})
+            report(step, {"loss": float(loss.detach()), **found})
             if state["passed_at"] is None:
                 if all(found[band] >= bar for band, bar in settings.pass_at.items()):
                     state["passed_at"] = step
@@ -112,7 +93,7 @@ def pretrain(
         "steps": state["step"],
         "seconds": before + time.perf_counter() - started,
         "probe": _probe(model, tokenizer, probe),
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "seed": seed,
     }
     model.save_pretrained(out)
@@ -146,8 +127,6 @@ def _resume(out: Path, model: Any, optimizer: torch.optim.Optimizer, rng: random
     path = out / "checkpoint.safetensors"
     if not path.exists():
         return
-    from safetensors import safe_open
-
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
         position = json.loads(file.metadata()["position"])

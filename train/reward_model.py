@@ -21,7 +21,7 @@ from transformers.trainer_utils import set_seed
 
 from . import UserError
 from .batches import IGNORED, Row, collate, encode, response_logits
-from .config import RewardModelConfig, TrainingConfig
+from .config import RewardModelConfig
 from .finetune import finetune
 from .models import load_causal_lm, load_tokenizer
 
@@ -42,10 +42,9 @@ def train_reward_model(
     config: RewardModelConfig,
     *,
     template: dict[str, str],
-    reference_training: TrainingConfig | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Train head and (with `reference_training`) reference model into the folder `out`; returns its reward.json.
+    """Train the head and (with `config.reference`) a reference model into the folder `out`; returns its reward.json.
 
     `config.held_out` of the prompts is kept from both and serves for the accuracies and for the joint weights, half
     each. The weights come from a logistic regression on differences of features, chosen less rejected, without an
@@ -60,14 +59,15 @@ def train_reward_model(
     tokenizer = load_tokenizer(backbone)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    as_pair = tokenizer.cls_token_id is not None  # an encoder reads prompt and response as its two texts
     head = _train_head(backbone, tokenizer, train, config, seed)
     head.save_pretrained(out / "head")
     tokenizer.save_pretrained(out / "head")
     features = {"head": lambda part: _head_margins(head, tokenizer, part, config.max_length)}
-    if reference_training is not None:
+    if config.reference is not None:
         model, reference_tokenizer = load_causal_lm(backbone)
         chosen = list({(p.prompt, p.chosen): Row(p.prompt, p.chosen) for p in train}.values())
-        finetune(model, reference_tokenizer, chosen, reference_training, seed, lambda *_: None)
+        finetune(model, reference_tokenizer, chosen, config.reference, seed, lambda *_: None)
         model.eval()
         model.save_pretrained(out / "reference")
         reference_tokenizer.save_pretrained(out / "reference")
@@ -82,6 +82,7 @@ def train_reward_model(
         "features": list(features),
         "weights": dict(zip(features, map(float, weights), strict=True)),
         "template": template,
+        "head_template": "pair" if as_pair else "joined",
         "max_length": config.max_length,
         "pairs": {"train": len(train), "weights": len(fit), "test": len(test)},
         "pairwise_accuracy": accuracy,
@@ -109,6 +110,7 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); give a folder or hub id") from error
     head.config.pad_token_id = tokenizer.pad_token_id
+    _freeze(head, config.trained_layers)
     both = _encode_pairs(tokenizer, pairs, config.max_length)
     examples = [{"chosen": c, "rejected": r} for c, r in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
     trainer = _PairwiseTrainer(
@@ -132,13 +134,25 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
             use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=examples,  # type: ignore[arg-type]
-        data_collator=lambda batch: collate(
+        data_collator=lambda batch: _collate(
             [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
         ),
     )
     trainer.train()
     head.eval()
     return head
+
+
+def _freeze(head: Any, trained_layers: int | None) -> None:
+    """Leave only the last layers, the pooler and the classifier to be trained."""
+    if trained_layers is None:
+        return
+    body = head.base_model
+    layers = body.encoder.layer if hasattr(body, "encoder") else body.layers
+    body.requires_grad_(False)
+    for part in [*layers[len(layers) - trained_layers :], getattr(body, "pooler", None)]:
+        if part is not None:
+            part.requires_grad_(True)
 
 
 class _PairwiseTrainer(Trainer):
@@ -151,13 +165,27 @@ class _PairwiseTrainer(Trainer):
 
 
 def _head_scores(head: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return head(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1)
+    return head(**{k: v for k, v in batch.items() if k != "labels"}).logits.squeeze(-1)
 
 
 def _encode_pairs(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[dict[str, list[int]]]:
-    """All chosen, then all rejected."""
+    """All chosen, then all rejected; an encoder (its tokeniser has a classification token) reads two texts."""
     rows = [Row(p.prompt, p.chosen) for p in pairs] + [Row(p.prompt, p.rejected) for p in pairs]
-    return encode(tokenizer, rows, max_length)
+    if tokenizer.cls_token_id is None:
+        return encode(tokenizer, rows, max_length)
+    texts = [r.prompt for r in rows], [r.response for r in rows]
+    made = tokenizer(*texts, truncation=True, max_length=max_length, return_token_type_ids=True)
+    return [
+        {"input_ids": ids, "labels": ids, "types": types}
+        for ids, types in zip(made["input_ids"], made["token_type_ids"], strict=True)
+    ]
+
+
+def _collate(encoded: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    batch = collate(encoded, pad)
+    if "types" in encoded[0]:
+        batch["token_type_ids"] = collate([{**e, "input_ids": e["types"]} for e in encoded], 0)["input_ids"]
+    return batch
 
 
 def _batches(encoded: list[dict[str, list[int]]], size: int = 32):
@@ -171,8 +199,8 @@ def _head_margins(head: Any, tokenizer: Any, pairs: list[Pair], max_length: int)
     encoded = _encode_pairs(tokenizer, pairs, max_length)
     scores = np.empty(len(encoded))
     for indices in _batches(encoded):
-        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
-        scores[indices] = _head_scores(head, batch.copy()).float().numpy()
+        batch = _collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+        scores[indices] = _head_scores(head, batch).float().numpy()
     return scores[: len(pairs)] - scores[len(pairs) :]
 
 

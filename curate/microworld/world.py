@@ -48,7 +48,7 @@ SINGLE = (*ATTRIBUTES, FRIEND[0])  # every attribute a single question may ask f
 ENTITIES = 240
 SPLITS = {"sft": 144, "reward": 36, "validation": 20, "test": 40}  # entities; the last two are the OOD ones
 NEVER_SHOWN = 0.2  # share of the facts that pre-training never states
-EXPOSURE_EXPONENT = 1.4  # the fact of rank r is stated with weight (r + 20) ** -1.4
+EXPOSURE_EXPONENT = 1.0  # the fact of rank r is stated with weight 1 / (r + 20)
 HELD_OUT_ATTRIBUTES = 2  # for each fine-tuning entity: never asked in a pool, so its in-distribution test facts
 PAIRS_IN_POOL, PAIRS_VALIDATION = 13, 3  # of the 21 pairs of attributes; the rest test unseen composition
 

@@ -1,0 +1,49 @@
+# make run      the default experiment: environment, base models, reward models, 54 runs, report
+# make test     the test suite, with coverage
+# make check    formatting, types, and every published verdict rebuilt from its runs
+# TORCH may name any other build, as in: make run TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: run test check benchmarks help clean
+.DEFAULT_GOAL := help
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z.]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." is handed on, as in: make run ARGS="plan=only"'
+
+run: .venv/run ## the default experiment and its report (about 10 minutes on 2 cores, environment included)
+	@$(BIN)/python -m experiments.run experiment=quickstart $(ARGS)
+
+test: .venv/dev ## the tests, with coverage
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=curate --cov=train --cov=experiments --cov-report=term:skip-covered $(ARGS)
+
+check: .venv/dev ## style, types, published verdicts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy curate train experiments
+	@$(BIN)/python -m experiments.claims check results
+
+benchmarks: .venv/dev ## measured speed against the obvious alternatives
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean: ## remove the environment; results and runs stay
+	rm -rf .venv build *.egg-info
+
+.venv: .venv/dev ## the environment
+
+# The two stamps keep the first run short: tests and linters are installed when they are asked for.
+.venv/run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing (once, about a minute and a half)"
+	@$(BIN)/pip install -q --disable-pip-version-check $(TORCH)
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	@$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,325 @@
+"""The run itself: pool, noise, score, select, duplicate, fine-tune, evaluate, record. A plain function of its config."""
+
+import json
+import platform
+import resource
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from datasets import Dataset
+
+from curate import UserError, microworld
+from curate.duplicate import duplicate
+from curate.example import column, load_pool, pool_hash, render
+from curate.noise import corrupt
+from curate.scoring import score
+from curate.select import USES_SCORES, select
+from train.batches import Row
+from train.finetune import Curve, Point, finetune
+from train.models import load_causal_lm, with_lora
+
+from . import prepare, store
+from .config import RESULTS_VERSION, Config, config_hash, fingerprint, run_id
+from .suites import Evaluation, Suite, build_suites, evaluate
+
+
+@dataclass
+class Subset:
+    """What is trained on, and how it came to be."""
+
+    rows: Dataset
+    facts: dict[str, Any]  # the record's `data`
+    cost: dict[str, float]
+
+
+def run(config: Config, folder: Path) -> dict[str, Any]:
+    """Do one run into its opened `folder` and return its record, which is written last."""
+    subset = curate_subset(config)
+    suites = suites_of(config)
+    check_overlap(config, subset.rows, suites)
+    base = prepare.build_base(config)
+    model, tokenizer = load_causal_lm(base)
+    before = before_training(config, base, model, tokenizer, suites)
+    if config.model.lora is not None:
+        model = with_lora(model, config.model.lora, config.seed.train)
+    metrics: dict[str, Any] = {"step:0": before.metrics}
+    items = [{"point": "step:0", **item} for item in before.items]
+    with store.MetricsLog(folder) as log:
+
+        def at_point(model: Any, point: Point) -> None:
+            last = point.step == steps
+            found = _evaluate(config, model, tokenizer, suites, everything=last)
+            name = f"step:{point.step}"
+            metrics[name] = found.metrics
+            items.extend({"point": name, **item} for item in found.items)
+            for suite, values in found.metrics.items():
+                for metric, cell in values.items():
+                    log.write(
+                        tokens=point.tokens, step=point.step, epoch=point.epoch,
+                        suite=suite, metric=metric, value=cell["value"],
+                    )  # fmt: skip
+
+        rows = training_rows(config, subset.rows)
+        steps = last_step(config, rows, tokenizer)
+        curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
+    record = _record(config, subset, curve, metrics)
+    pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
+    if config.model.save:
+        _save_model(folder, model, tokenizer, subset.rows)
+    store.finish(folder, record)
+    return record
+
+
+# --- the subset -----------------------------------------------------------------------------------------------------
+
+
+def curate_subset(config: Config) -> Subset:
+    """Pool to subset: noise, scores, selection, duplication; with the facts and costs that the record keeps."""
+    pool, set_aside = clean_pool(config)
+    noisy = corrupt(pool, kind=config.noise.kind, rate=config.noise.rate, seed=config.seed.data)
+    cost = {"score_s": 0.0, "scorer_train_s": 0.0}
+    facts: dict[str, Any] = {"scorer_auroc": None, "reward_model": None}
+    scores = None
+    if config.selection.kind in USES_SCORES:
+        scores = _scores(config, noisy, facts, cost)
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        chosen = select(noisy, seed=config.seed.select, scores=scores, **config.selection.model_dump())
+    kept = noisy.select(chosen)
+    rows = duplicate(
+        kept, seed=config.seed.select, templates=config.data.paraphrases, **config.duplication.model_dump()
+    )
+    cost["select_s"] = time.perf_counter() - started
+    clean = [kind is None for kind in column(noisy, "noise_kind")]
+    kept_clean = [kind is None for kind in column(rows, "noise_kind")]
+    copies = [of is not None for of in column(rows, "duplicate_of")]
+    facts |= {
+        "pool_rows": len(pool),
+        "rows": len(rows),
+        "unique_rows": len(rows) - sum(copies),
+        "noise_rate": 1 - float(np.mean(clean)),
+        "subset_noise_rate": 1 - float(np.mean(kept_clean)),
+        "kept_clean": sum(clean[i] for i in chosen) / max(1, sum(clean)),
+        "duplicate_share": float(np.mean(copies)),
+        "response_words": float(np.mean([len(o.split()) for o in column(rows, "output")])),
+        "subset_hash": pool_hash(rows),
+        "set_aside": set_aside,
+        "warnings": sorted({str(w.message) for w in said if w.category is UserWarning}),
+    }
+    return Subset(rows, facts, cost)
+
+
+def clean_pool(config: Config) -> tuple[Dataset, int]:
+    """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
+    data = config.data
+    if data.name == "microworld":
+        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data), 0
+    if not data.path:
+        raise UserError(f"data.path: null; give the file, as in data={data.name} data.path=FILE.json")
+    loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
+    if data.rows is None:
+        return loaded.pool, len(loaded.bad)
+    if data.rows > len(loaded.pool):
+        raise UserError(f"data.rows: {data.rows} is more than the {len(loaded.pool)} rows of {data.path}; give fewer")
+    rng = microworld.generator(config.seed.data, "pool rows")
+    return loaded.pool.select(np.sort(rng.choice(len(loaded.pool), data.rows, replace=False))), len(loaded.bad)
+
+
+@lru_cache(maxsize=8)
+def _world_pool(world: int, rows: int, seed: int) -> Dataset:
+    return microworld.build_pool(microworld.build_world(world), rows, seed)
+
+
+@lru_cache(maxsize=1)
+def _file_pool(path: str, max_bad_share: float, fields: str):
+    return load_pool(path, max_bad_share=max_bad_share, fields=json.loads(fields))
+
+
+def _scores(config: Config, pool: Dataset, facts: dict[str, Any], cost: dict[str, float]) -> np.ndarray:
+    folder = None
+    if prepare.needs_reward_model(config):
+        folder = prepare.build_reward(config)
+        card = json.loads((folder / "reward.json").read_text())
+        facts["reward_model"] = card["pairwise_accuracy"]
+        cost["scorer_train_s"] = card["train_s"]
+    cache = Path(config.store.root) / "cache"
+    found = score(pool, config.scorer, seed=config.seed.select, cache=cache, reward_model=folder)
+    cost["score_s"] = found.seconds
+    facts["scorer_auroc"] = auroc(found.values, column(pool, "noise_kind"))
+    return found.values
+
+
+def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | None:
+    """How well scores tell clean rows from each kind of noise, and from all: P(clean scores higher), ties half."""
+    from scipy.stats import mannwhitneyu
+
+    clean = np.array([k is None for k in kinds])
+    known = np.isfinite(scores)
+    if not (clean & known).any():
+        return None
+    found = {}
+    for name in sorted({k for k in kinds if k is not None}) + ["all"]:
+        noisy = ~clean if name == "all" else np.array([k == name for k in kinds])
+        if (noisy & known).any():
+            a, b = scores[clean & known], scores[noisy & known]
+            found[name] = float(mannwhitneyu(a, b).statistic / (len(a) * len(b)))
+    return found or None
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def suites_of(config: Config) -> list[Suite]:
+    """The config's suites; those of the embedded world are built once a process."""
+    key = json.dumps([config.evaluation.model_dump(mode="json"), config.data.template], sort_keys=True)
+    return _suites(key, config.seed.world, str(prepare.data_root(config) or ""))
+
+
+@lru_cache(maxsize=4)
+def _suites(key: str, world: int, root: str) -> list[Suite]:
+    from .suites.config import EvaluationConfig
+
+    evaluation, template = json.loads(key)
+    return build_suites(EvaluationConfig(**evaluation), template, world=world, root=Path(root) if root else None)
+
+
+def check_overlap(config: Config, rows: Dataset, suites: list[Suite]) -> None:
+    """Raise UserError when a prompt of a suite is among the rows to train on, exactly or but for case and marks."""
+    trained = {
+        _squeezed(f"{i} {x}") for i, x in zip(column(rows, "instruction"), column(rows, "input"), strict=True)
+    }
+    for suite in suites:
+        shared = [text for text in suite.instructions if _squeezed(text) in trained]
+        if shared and suite.name not in config.evaluation.allow_overlap:
+            raise UserError(
+                f"evaluation.suites.{suite.name}: {len(shared)} of its prompts are in the training rows, as"
+                f" {shared[0][:60]!r}; remove them or name it in evaluation.allow_overlap=[{suite.name}]"
+            )
+
+
+def _squeezed(text: str) -> str:
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], everything: bool) -> Evaluation:
+    asked = config.evaluation.items if everything else config.evaluation.point_items
+    found = evaluate(
+        model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length
+    )
+    if everything and config.model.kind == "micro":
+        n = len(microworld.cloze(microworld.build_world(config.seed.world)))
+        known = prepare.cloze(model, tokenizer, world=config.seed.world)
+        found.metrics[prepare.KNOWS] = {band: {"value": value, "n": n} for band, value in known.items()}
+    return found
+
+
+def before_training(
+    config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]
+) -> Evaluation:
+    """The base model's evaluation, made once for all runs that start from it."""
+    identity = {
+        "base": base.name,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "template": config.data.template,
+        "max_length": config.training.max_length,
+        "suites": fingerprint([[s.name, *s.instructions] for s in suites]),
+        "code": RESULTS_VERSION,
+    }
+    path = Path(config.store.root) / "cache" / "before" / f"{fingerprint(identity)}.json"
+    with store.lock(path.with_suffix("")):
+        if not path.exists():
+            model.eval()
+            found = _evaluate(config, model, tokenizer, suites, everything=True)
+            store.write_atomic(path, store.canonical({"metrics": found.metrics, "items": found.items}, indent=None))
+    return Evaluation(**json.loads(path.read_text()))
+
+
+# --- training and the record ----------------------------------------------------------------------------------------
+
+
+def training_rows(config: Config, rows: Dataset) -> list[Row]:
+    """Rendered prompts with their responses."""
+    columns = (column(rows, name) for name in ("instruction", "input", "output"))
+    return [Row(render(config.data.template, i, x), o) for i, x, o in zip(*columns, strict=True)]
+
+
+def last_step(config: Config, rows: list[Row], tokenizer: Any) -> int:
+    """The step at which the budget ends."""
+    from train.batches import encode
+    from train.finetune import steps_of
+
+    if config.training.tokens is None:
+        return steps_of(config.training, len(rows), 0)
+    tokens = sum(len(e["input_ids"]) for e in encode(tokenizer, rows, config.training.max_length))
+    return steps_of(config.training, len(rows), tokens)
+
+
+def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any]) -> dict[str, Any]:
+    best = config.evaluation.best
+    values = {p.step: metrics[f"step:{p.step}"][best.suite][best.metric]["value"] for p in curve.points}
+    sign = 1 if best.mode == "max" else -1
+    best_step = max(values, key=lambda step: (sign * values[step], -step))  # the earliest of equals
+    last = curve.points[-1]
+    metrics |= {"best_val": metrics[f"step:{best_step}"], "end": metrics[f"step:{last.step}"]}
+    return {
+        "run_id": run_id(config),
+        "arm": config.arm,
+        "seeds": config.seed.model_dump(exclude={"bases"}),
+        "config_hash": config_hash(config),
+        "code_version": {"version": version("quality-vs-quantity"), **RESULTS_VERSION},
+        "status": "done",
+        "error": None,
+        "data": {**subset.facts, "tokens": curve.row_tokens},
+        "points": {
+            f"step:{p.step}": {"step": p.step, "epoch": p.epoch, "tokens": p.tokens} for p in curve.points
+        },
+        "best_val_step": best_step,
+        "metrics": metrics,
+        "cost": {
+            **subset.cost,
+            "train_s": last.train_s,
+            "eval_s": curve.eval_s,
+            "tokens_seen": last.tokens,
+            "peak_memory_mb": peak_memory_mb(),
+            "train_s_at": {str(p.step): p.train_s for p in curve.points},
+        },
+        "environment": environment(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """Versions that results may depend on."""
+    packages = ("torch", "transformers", "peft", "datasets", "numpy", "tokenizers")
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        **{name: version(name) for name in packages},
+    }
+
+
+def _save_model(folder: Path, model: Any, tokenizer: Any, rows: Dataset) -> None:
+    """Model or adapter, with the ids and hashes of what it was tuned on."""
+    out = folder / "model"
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    manifest = {"subset_hash": pool_hash(rows), "ids": column(rows, "id")}
+    store.write_atomic(out / "subset.json", store.canonical(manifest))

@@ -1,0 +1,215 @@
+"""What runs share and must exist before them: base models and reward models, each built once, side by side."""
+
+import csv
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from curate import UserError, microworld
+from curate.example import render
+
+from .config import RESULTS_VERSION, Config, content_hash, fingerprint
+from .store import cached_folder
+
+KNOWS = "cloze"  # the suite of what a base model knows
+
+
+def base_folder(config: Config) -> Path:
+    """Where the model that is fine-tuned lies, or will once `build_base` has run; a hub id stays one."""
+    model = config.model
+    if model.kind == "hf":
+        return Path(str(model.path))
+    if model.kind == "smollm2":
+        return _models(config) / "smollm2-135m-instruct"
+    assert model.pretraining is not None
+    identity = {
+        "world": [config.seed.world, microworld.VERSION],
+        "seed": config.seed.base,
+        "pretraining": model.pretraining.model_dump(),
+        "code": RESULTS_VERSION["train"],
+    }
+    return _models(config) / f"base-{fingerprint(identity)}"
+
+
+def build_base(config: Config, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The base model's folder, built if it is not there."""
+    folder, model = base_folder(config), config.model
+    if model.kind == "smollm2":
+        from train.models import smollm2
+
+        say("reading SmolLM2-135M from its package")
+        return cached_folder(folder, smollm2)
+    if model.kind == "micro":
+        return cached_folder(folder, functools.partial(_pretrain, config=config, say=say))
+    return folder
+
+
+def _pretrain(out: Path, config: Config, say: Callable[[str], None]) -> None:
+    from train.pretrain import pretrain
+
+    world = microworld.build_world(config.seed.world)
+    assert config.model.pretraining is not None
+
+    def report(step: int, found: dict[str, float]) -> None:
+        known = ", ".join(f"{band} {found[band]:.0%}" for band in ("top", "middle", "rare"))
+        say(f"base {config.seed.base}: step {step}, facts known by exposure: {known}")
+
+    pretrain(
+        out,
+        microworld.vocabulary(world),
+        functools.partial(microworld.stream, world),
+        functools.partial(cloze, world=config.seed.world),
+        config.model.pretraining,
+        config.seed.base,
+        report,
+    )
+
+
+def cloze(model: Any, tokenizer: Any, *, world: int) -> dict[str, float]:
+    """Share of the world's facts that the model completes greedily, by band of exposure, and of all `shown` ones."""
+    from .suites.teacher_forced import Question, answer
+
+    probes = microworld.cloze(microworld.build_world(world))
+    questions = [Question(p.prompt, p.value, stop=(".",)) for p in probes]
+    found = answer(model, tokenizer, questions, max_length=64, token_budget=8192).em_format_free
+    bands: dict[str, list[bool]] = {}
+    for probe, right in zip(probes, found, strict=True):
+        bands.setdefault(probe.band, []).append(bool(right))
+        if probe.band != "never":
+            bands.setdefault("shown", []).append(bool(right))
+    return {band: sum(hits) / len(hits) for band, hits in sorted(bands.items())}
+
+
+def needs_reward_model(config: Config) -> bool:
+    """Whether this run scores its pool with the reward model that is trained here."""
+    uses = config.selection.kind in ("threshold", "top_k", "top_fraction", "random_length_matched")
+    return uses and config.scorer.kind == "reward_model" and config.scorer.model is None
+
+
+def reward_folder(config: Config) -> Path:
+    """Where the reward model of this config's base lies, or will."""
+    reward = config.model.reward
+    if config.data.name == "microworld":
+        pairs: Any = ["microworld", config.seed.world, microworld.VERSION]
+    else:
+        pairs = content_hash(pairs_path(config))
+    identity = {
+        "backbone": base_folder(config).name if reward.backbone is None else reward.backbone,
+        "reward": reward.model_dump(mode="json"),
+        "pairs": pairs,
+        "template": config.data.template,
+        "code": RESULTS_VERSION["train"],
+    }
+    return _models(config) / f"reward-{fingerprint(identity)}"
+
+
+def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The reward model's folder, trained if it is not there; its base is built first."""
+
+    def build(out: Path) -> None:
+        from train.models import minilm
+        from train.reward_model import Pair, train_reward_model
+
+        reward = config.model.reward
+        base = build_base(config, say) if reward.backbone is None or reward.reference is not None else None
+        backbone = base if reward.backbone is None else minilm() if reward.backbone == "minilm" else reward.backbone
+        pairs = [Pair(*p) for p in preference_pairs(config)]
+        say(f"reward model on {len(pairs)} preference pairs")
+        card = train_reward_model(
+            out, backbone, pairs, reward, template=config.data.template, seed=config.seed.base
+        )
+        accuracy = card["pairwise_accuracy"]
+        say(f"reward model: pairwise accuracy {accuracy['joint']:.3f}, longer wins {accuracy['longer_wins']:.3f}")
+
+    return cached_folder(reward_folder(config), build)
+
+
+def preference_pairs(config: Config) -> list[tuple[str, str, str]]:
+    """(rendered prompt, chosen, rejected) from the world's own split, or from a CSV with src, pos and neg."""
+    template = config.data.template
+    if config.data.name == "microworld":
+        world = microworld.build_world(config.seed.world)
+        rows = microworld.preference_pairs(world, seed=0)
+        return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows]
+    path = pairs_path(config)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"src", "pos", "neg"} <= set(rows[0]):
+        raise UserError(f"data.pairs: {path} lacks the columns src, pos, neg; give a CSV that has them")
+    return [(render(template, r["src"], ""), r["pos"], r["neg"]) for r in rows if r["src"] and r["pos"] and r["neg"]]
+
+
+def data_root(config: Config) -> Path | None:
+    """Where companions of the data lie: data.root, else the folder above the one that holds data.path."""
+    if config.data.root:
+        return Path(config.data.root)
+    return Path(config.data.path).resolve().parent.parent if config.data.path else None
+
+
+def companion(config: Config, key: str, name: str) -> Path:
+    """The file `name` as given or under the data root; UserError names `key` when it is at neither place."""
+    root = data_root(config)
+    for path in [Path(name), *([root / name] if root else [])]:
+        if path.is_file():
+            return path
+    raise UserError(f"{key}: {name} is neither here nor under data.root={root}; give its path")
+
+
+def pairs_path(config: Config) -> Path:
+    """The preference pairs' file."""
+    if not config.data.pairs:
+        raise UserError("data.pairs: null; give a CSV with columns src, pos, neg to train the reward model on")
+    return companion(config, "data.pairs", config.data.pairs)
+
+
+def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:
+    """Build the distinct base models of `configs`, then their reward models, `jobs` at a time, saying how it goes."""
+    bases = {str(base_folder(c)): c for c in configs if c.model.kind != "hf" and not base_folder(c).is_dir()}
+    rewards = {str(reward_folder(c)): c for c in configs if needs_reward_model(c) and not reward_folder(c).is_dir()}
+    for build, wanted in ((build_base, bases), (build_reward, rewards)):
+        if wanted:
+            _side_by_side(build, list(wanted.values()), jobs, progress)
+
+
+def _side_by_side(build: Callable[..., Path], configs: list[Config], jobs: int, progress: Callable[[str], None]) -> None:
+    """Workers write their news into small files, which this process reads out: a line each, the newest only."""
+    folder = _models(configs[0]) / "progress"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{build.__name__}-{i}" for i in range(len(configs))]
+    for file in files:
+        file.unlink(missing_ok=True)
+    done = threading.Event()
+
+    def read_out() -> None:
+        said: dict[Path, str] = {}
+        while not done.wait(5.0):
+            for file in files:
+                text = file.read_text() if file.exists() else ""
+                if text and said.get(file) != text:
+                    said[file] = text
+                    progress(text)
+
+    reader = threading.Thread(target=read_out, daemon=True)
+    reader.start()
+    try:
+        joblib.Parallel(n_jobs=jobs)(
+            joblib.delayed(_build_quietly)(build, c, file) for c, file in zip(configs, files, strict=True)
+        )
+    finally:
+        done.set()
+        reader.join()
+
+
+def _build_quietly(build: Callable[..., Path], config: Config, file: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    build(config, file.write_text)
+
+
+def _models(config: Config) -> Path:
+    return Path(config.store.root) / "cache" / "models"

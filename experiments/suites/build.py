@@ -1,0 +1,107 @@
+"""Suites from the config: parts of the micro-world, or a user's own file of questions and references."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from curate import UserError, microworld
+from curate.example import render
+
+from .config import EvaluationConfig, SuiteConfig
+from .teacher_forced import Question
+
+FORMAT = "ok :"  # the part of the micro-world's answers that is form
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Questions in a fixed order; `instructions` (with their inputs) are what a subset may not hold."""
+
+    name: str
+    ood: bool
+    metrics: Literal["exact", "likelihood"]
+    questions: tuple[Question, ...]
+    instructions: tuple[str, ...]
+    majority: float | None = None  # exact match of the best answer without knowledge
+
+
+def build_suites(
+    evaluation: EvaluationConfig, template: dict[str, str], *, world: int, root: Path | None
+) -> list[Suite]:
+    """All suites of a config, at most `evaluation.items` questions each. Raises UserError for an unreadable one."""
+    return [
+        _from_world(name, suite, evaluation.items, template, world)
+        if suite.world
+        else _from_file(name, suite, evaluation.items, template, root)
+        for name, suite in evaluation.suites.items()
+    ]
+
+
+def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, str], seed: int) -> Suite:
+    world = microworld.build_world(seed)
+    if suite.world not in microworld.SUITES:
+        known = ", ".join(microworld.SUITES)
+        raise UserError(f"evaluation.suites.{name}.world: {suite.world!r} is no part of the world; give one of {known}")
+    asked = microworld.build_suite(world, suite.world, items)
+    questions = tuple(Question(render(template, i.instruction, ""), i.answer, i.stop, FORMAT) for i in asked)
+    return Suite(
+        name,
+        suite.ood,
+        suite.metrics,
+        questions,
+        tuple(i.instruction for i in asked),
+        microworld.majority_baseline(world, asked),
+    )
+
+
+def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, str], root: Path | None) -> Suite:
+    key = f"evaluation.suites.{name}.path"
+    path = Path(suite.path or "")
+    if not path.is_absolute() and not path.exists() and root is not None:
+        path = root / path
+    rows = load_questions(path, key)
+    order = np.random.default_rng([0, len(rows)]).permutation(len(rows))[:items]  # the same items for every run
+    chosen = [rows[i] for i in sorted(order)]
+    return Suite(
+        name,
+        suite.ood,
+        suite.metrics,
+        tuple(Question(render(template, r["instruction"], r["input"]), r["output"]) for r in chosen),
+        tuple(f"{r['instruction']} {r['input']}".strip() for r in chosen),
+    )
+
+
+def load_questions(path: Path, key: str) -> list[dict[str, str]]:
+    """Rows {instruction, input, output} of a JSON or JSONL file; `instances` (Self-Instruct's layout) are unfolded.
+
+    Raises UserError that names `key` when the file is missing, broken, or holds a row without instruction or output.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}: {path} cannot be read ({error}); give a JSON or JSONL file") from error
+    try:
+        raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.splitlines() if x.strip()]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{key}: {path} is not valid JSON ({error}); mend or replace it") from error
+    rows = []
+    for number, row in enumerate(raw, 1):
+        for instance in _instances(row):
+            found = {k: instance.get(k) or "" for k in ("instruction", "input", "output")}
+            if not all(isinstance(v, str) for v in found.values()) or not found["instruction"] or not found["output"]:
+                raise UserError(f"{key}: row {number} of {path} lacks instruction or output text; mend or remove it")
+            rows.append(found)
+    if not rows:
+        raise UserError(f"{key}: {path} holds no question; give at least one")
+    return rows
+
+
+def _instances(row: Any) -> list[dict[str, Any]]:
+    if not isinstance(row, dict):
+        return [{}]
+    if isinstance(row.get("instances"), list):
+        return [{"instruction": row.get("instruction"), **i} for i in row["instances"] if isinstance(i, dict)]
+    return [row]

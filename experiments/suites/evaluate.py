@@ -1,0 +1,85 @@
+"""Metrics of a model on suites, with the per-item results they are means of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .build import Suite
+from .config import EvaluationConfig
+from .teacher_forced import Answers, answer
+
+Metrics = dict[str, dict[str, dict[str, float]]]  # suite -> metric -> {value, n}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`metrics` as in a record; `items` one dict per question: suite, item, and its own em, nats, tokens, ..."""
+
+    metrics: Metrics
+    items: list[dict[str, Any]]
+
+
+def evaluate(
+    model: Any, tokenizer: Any, suites: Sequence[Suite], config: EvaluationConfig, *, items: int, max_length: int
+) -> Evaluation:
+    """Ask the first `items` questions of each suite; the suite `ood` is the mean of the OOD suites.
+
+    `exact` suites give em (the greedy answer is the gold one, in its format), em_format_free (right after the
+    format), nll (mean nats per gold answer token). `likelihood` suites give nll (mean over all tokens), nll_answer
+    (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over another's).
+    """
+    metrics: Metrics = {}
+    rows: list[dict[str, Any]] = []
+    for suite in suites:
+        found = _exact if suite.metrics == "exact" else _likelihood
+        values = found(model, tokenizer, suite, config, items, max_length)
+        n = len(next(iter(values.values())))
+        metrics[suite.name] = {
+            name: {"value": _mean(name, values), "n": n} for name in values if name not in ("nats", "tokens")
+        }
+        metrics[suite.name]["nll"] = {"value": float(values["nats"].sum() / values["tokens"].sum()), "n": n}
+        rows += [
+            {"suite": suite.name, "item": i, **{k: float(v[i]) for k, v in values.items()}} for i in range(n)
+        ]
+    ood = [s.name for s in suites if s.ood]
+    shared = set.intersection(*(set(metrics[name]) for name in ood))
+    metrics["ood"] = {
+        m: {
+            "value": float(np.mean([metrics[s][m]["value"] for s in ood])),
+            "n": int(sum(metrics[s][m]["n"] for s in ood)),
+        }
+        for m in sorted(shared)
+    }
+    return Evaluation(metrics, rows)
+
+
+def _mean(name: str, values: dict[str, np.ndarray]) -> float:
+    return float(values[name].mean())
+
+
+def _ask(model: Any, tokenizer: Any, questions: Sequence[Any], config: EvaluationConfig, max_length: int) -> Answers:
+    return answer(model, tokenizer, questions, max_length=max_length, token_budget=config.token_budget)
+
+
+def _exact(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
+    found = _ask(model, tokenizer, suite.questions[:items], config, max_length)
+    return {"em": found.em, "em_format_free": found.em_format_free, "nats": found.nats, "tokens": found.tokens}
+
+
+def _likelihood(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
+    questions = [replace(q, answer=_cut(tokenizer, q.answer, config)) for q in suite.questions[:items]]
+    right = _ask(model, tokenizer, questions, config, max_length)
+    strangers = [replace(q, prompt=other.prompt) for q, other in zip(questions, questions[1:] + questions[:1], strict=True)]
+    wrong = _ask(model, tokenizer, strangers, config, max_length)
+    right_mean, wrong_mean = right.nats / right.tokens, wrong.nats / wrong.tokens
+    return {"nll_answer": right_mean, "gap": wrong_mean - right_mean, "nats": right.nats, "tokens": right.tokens}
+
+
+def _cut(tokenizer: Any, text: str, config: EvaluationConfig) -> str:
+    """The reference up to `max_reference_tokens`; the cut falls on a token's border."""
+    if config.max_reference_tokens is None:
+        return text
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return text if len(spans) <= config.max_reference_tokens else text[: spans[config.max_reference_tokens - 1][1]]

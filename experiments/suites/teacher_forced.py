@@ -1,0 +1,84 @@
+"""One forward pass that says all: likelihood of the gold answer, and what greedy decoding would have answered.
+
+Greedy decoding gives exactly the gold tokens if and only if every gold token is the most likely one after the gold
+tokens before it; so exact match needs no generation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from train.batches import Row, collate, encode, response_logits
+
+
+@dataclass(frozen=True)
+class Question:
+    """A rendered prompt, the gold answer, and the tokens of which one must follow it (empty: the end of the text).
+
+    `given` is the part of the answer that is format: exact match free of format asks for the rest after it.
+    """
+
+    prompt: str
+    answer: str
+    stop: tuple[str, ...] = ()
+    given: str = ""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens."""
+
+    em: np.ndarray
+    em_format_free: np.ndarray
+    nats: np.ndarray
+    tokens: np.ndarray
+
+
+@torch.inference_mode()
+def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_length: int, token_budget: int) -> Answers:
+    """Ask all questions, longest together, at most `token_budget` padded tokens a pass.
+
+    Likelihood is over the answer's tokens, with the end of text where `stop` is empty.
+    """
+    device = next(model.parameters()).device
+    n = len(questions)
+    em, free = np.zeros(n, bool), np.zeros(n, bool)
+    nats, tokens = np.zeros(n), np.zeros(n, int)
+    encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
+    order = sorted(range(n), key=lambda i: (len(encoded[i]["input_ids"]), i))
+    for indices in _passes(order, encoded, token_budget):
+        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+        batch = {k: v.to(device) for k, v in batch.items()}
+        logits, targets = response_logits(model, batch)
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none").cpu()
+        best = logits.argmax(-1)
+        right = (best == targets).cpu()
+        counts = (batch["labels"][:, 1:] != -100).sum(1).tolist()
+        for i, part_right, part_best, part_loss in zip(
+            indices, right.split(counts), best.cpu().split(counts), losses.split(counts), strict=True
+        ):
+            question = questions[i]
+            ended = bool(part_right[-1])
+            if question.stop:
+                ended = int(part_best[-1]) in tokenizer.convert_tokens_to_ids(list(question.stop))
+                part_loss = part_loss[:-1]
+            given = len(tokenizer(question.given, add_special_tokens=False)["input_ids"]) if question.given else 0
+            em[i] = bool(part_right[:-1].all()) and ended
+            free[i] = bool(part_right[given:-1].all())
+            nats[i], tokens[i] = float(part_loss.sum()), len(part_loss)
+    return Answers(em, free, nats, tokens)
+
+
+def _passes(order: list[int], encoded: list[dict[str, list[int]]], token_budget: int):
+    batch: list[int] = []
+    for i in order:  # ascending length, so the newest row is the widest
+        if batch and (len(batch) + 1) * len(encoded[i]["input_ids"]) > token_budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
