@@ -132,22 +132,40 @@ def content_hash(path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _by_content(value: Any, key: str = "") -> Any:
-    """`value` with every path of something that exists replaced by the hash of its content."""
+def data_root(config: Config) -> Path | None:
+    """Where companions of the data lie: data.root, else the folder above the one that holds data.path."""
+    if config.data.root:
+        return Path(config.data.root)
+    return Path(config.data.path).resolve().parent.parent if config.data.path else None
+
+
+def _by_content(value: Any, root: Path | None, key: str = "") -> Any:
+    """`value` with every path of something that exists, here or under `root`, replaced by the hash of its content."""
     if isinstance(value, dict):
-        return {name: _by_content(item, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_by_content(item, key) for item in value]
-    if isinstance(value, str) and (key in PATHS or "/" in value) and Path(value).exists():
-        return f"sha256:{content_hash(Path(value))}"
+        return {name: _by_content(item, root, name) for name, item in value.items()}
+    if isinstance(value, str) and value and key in PATHS:
+        for path in [Path(value), *([root / value] if root else [])]:
+            if path.exists():
+                return f"sha256:{content_hash(path)}"
     return value
+
+
+def check_paths(config: Config) -> None:
+    """Raise `UserError` for a data file, or a path of a model, that does not exist."""
+    if config.data.path and not Path(config.data.path).is_file():
+        raise UserError(f"data.path={config.data.path}: no such file; give a .json, .jsonl, .csv or .parquet file")
+    for key, value in (("model.path", config.model.path), ("scorer.model", config.scorer.model)):
+        if value and value.startswith(("/", ".", "~")) and not Path(value).is_dir():
+            raise UserError(f"{key}={value}: no such folder; give a Hugging Face model folder or a hub id")
 
 
 def essence(config: Config) -> dict[str, Any]:
     """What determines a run's result: the config less what does not matter to it, files by their content."""
     tree = config.model_dump(mode="json", exclude={"tracking", "store", "arm"})
     seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
-    tree["data"].pop("root", None)  # says where companions are looked for; what is found is named by its content
+    del tree["data"]["root"]  # says where companions are looked for; what is found is named by its content
+    for name in ("primary", "mode"):  # what a report leads with
+        tree["evaluation"].pop(name, None)
 
     if config.noise.kind == "none" or config.noise.rate == 0:
         tree["noise"] = None
@@ -166,9 +184,7 @@ def essence(config: Config) -> dict[str, Any]:
         tree["scorer"] = {"kind": config.scorer.kind}
     if tree["scorer"] is None or config.scorer.kind != "reward_model" or config.scorer.model is not None:
         # no reward model is trained for this run
-        tree["model"].pop("reward", None)
-        tree["data"].pop("pairs", None)
-        tree["data"].pop("pairs_valid", None)
+        del tree["model"]["reward"], tree["data"]["pairs"], tree["data"]["pairs_valid"]
 
     del seed["pair"], seed["bases"]  # they only choose the other seeds
     if config.model.kind != "micro":
@@ -176,7 +192,7 @@ def essence(config: Config) -> dict[str, Any]:
     random_scores = tree["scorer"] is not None and config.scorer.kind == "random"
     if not (duplicates or config.selection.kind in DRAWS or random_scores):
         del seed["select"]
-    return _by_content(tree)
+    return _by_content(tree, data_root(config))
 
 
 def fingerprint(value: Any) -> str:

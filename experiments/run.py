@@ -1,0 +1,118 @@
+"""Experiments, sweeps and single runs, from the command line.
+
+    python -m experiments.run experiment=quickstart                                the default story, in minutes
+    python -m experiments.run experiment=quickstart plan=only                      what it would run, and how long
+    python -m experiments.run -m experiment=quickstart noise.rate=0,0.2,0.4        any key, Hydra's sweep syntax
+    python -m experiments.run arm=filtered seed.pair=0                             one run
+    python -m experiments.run experiment=alpaca_smoke data.path=FOLDER/alpaca_data.json
+
+What is finished is never run again: after an interruption, or with more axes, the same command goes on.
+Exit codes: 0 all is there, 1 runs failed or are missing, 2 a mistake in what was asked for, 130 interrupted.
+"""
+
+import os
+
+# One thread a process: runs, not operations, are what is done side by side. Read by libraries when they are imported.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra_plugins.paired_sweeper import PairedSweeper
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+import curate
+import train
+from experiments import UserError, store, tracking
+from experiments.config import Config, run_id, validate, validate_experiment
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+MISTAKES = (UserError, curate.UserError, train.UserError, HydraException, OmegaConfBaseException, OSError)
+
+Plugins.instance().register(PairedSweeper)  # Hydra's own discovery misses packages installed in editable mode
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> dict[str, Any]:
+    """One job = one run."""
+    experiment = validate_experiment(cfg)
+    return execute(validate(cfg), experiment.name, experiment.claims)
+
+
+def execute(config: Config, experiment: str | None = None, claims: Sequence[str] = ()) -> dict[str, Any]:
+    """Do one run unless it is done; never raises for a run that fails.
+
+    Returns:
+        `run_id`, `error` (None if the run is done, else one line) and `mistake` (the error is the user's to mend).
+    """
+    from experiments import pipeline
+
+    name = run_id(config)
+    outcome: dict[str, Any] = {"run_id": name, "error": None, "mistake": False}
+    folder = store.run_folder(config.store.root, name)
+    try:
+        with store.lock(folder):  # another process may be at the same run: it is waited for, not repeated
+            if store.read(folder) is None:
+                store.open_run(folder, config.model_dump(mode="json"))
+                record = pipeline.run(config, folder)
+                tracking.mirror(config, folder, record, experiment=experiment, claims=claims)
+    except Exception as error:
+        outcome["error"], outcome["mistake"] = one_line(error), isinstance(error, MISTAKES)
+        try:
+            trace = None if outcome["mistake"] else traceback.format_exc()
+            store.fail(folder, name, outcome["error"], getattr(error, "step", None), trace)
+        except OSError:
+            pass  # a full disk takes no notes either; the outcome still says why
+    return outcome
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line; Hydra's several lines are condensed to key, value and mend."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror.lower()}"
+    text = str(error)
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        text = f"{text}\n{cause}".strip()
+    if missing := re.search(r"Could not (?:override|append to config) '?([^'\n]+?)'?\.", text):
+        node = getattr(cause, "parent_node", None)
+        keys = f"; use one of {', '.join(sorted(map(str, node)))}" if node else "; see --help"
+        return f"{missing.group(1)}: no such key{keys}"
+    if option := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        options = ", ".join(re.findall(r"^\t(\S+)$", text.partition("Available options")[2], re.MULTILINE))
+        return f"{option.group(1)}={option.group(2)}: no such option; use one of {options}"
+    text = " ".join(text.split())
+    return text if isinstance(error, MISTAKES) else f"{type(error).__name__}: {text}"
+
+
+def cli() -> int:
+    """`main` with one line, and no traceback, for a mistake in what was asked for (HYDRA_FULL_ERROR=1 shows all)."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors over instead of printing them
+    try:
+        main()
+    except MISTAKES as error:
+        if full:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = "1" if full else "0"
+    return 0
+
+
+if __name__ == "__main__":
+    from experiments import run  # so that workers find `main` under its real name
+
+    sys.exit(run.cli())

@@ -1,0 +1,231 @@
+"""From an experiment and the command line to the runs that are wanted, each once, in the order they are made in.
+
+A full composition by Hydra costs tens of milliseconds; so each choice of groups is composed once and plain values are
+set afterwards, in which order Hydra does it too. Ten thousand cells take seconds.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from experiments import UserError, store
+from experiments.config import Config, check_paths, expand, run_id, validate, validate_experiment
+from experiments.table import Cell
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted. `configs` and `overrides` are by run id, in the order of running; cells may share a run."""
+
+    cells: list[Cell]
+    configs: dict[str, Config]
+    overrides: dict[str, list[str]]
+    root: Path
+    config_yaml: str
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One choice of groups: the tree to set values in, and what was chosen."""
+
+    tree: dict[str, Any]
+    choices: dict[str, str]
+    interpolated: bool
+
+
+def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) -> Plan:
+    """Expand `arguments` (the overrides of the command line) and the experiment that they choose.
+
+    Raises `UserError` or Hydra's own errors for whatever is wrong with any cell, before anything is run.
+    """
+    experiment = validate_experiment(master)
+    swept = {key for block in experiment.sweep for key in block} | {"arm", "seed.pair"}
+    axes: dict[str, list[Any]] = {}
+    fixed: list[str] = []
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
+        key = override.get_key_element()
+        if override.is_sweep_override() or key in swept:
+            axes[key] = _axis(override)
+        else:
+            fixed.append(override.input_line or "")
+    if experiment.name is None:
+        axes.setdefault("seed.pair", [OmegaConf.select(master, "seed.pair")])
+
+    @cache
+    def is_group(key: str) -> bool:
+        return bool(loader.get_group_options(key, ObjectType.CONFIG))
+
+    @cache
+    def compose(groups: tuple[tuple[str, str], ...]) -> Composed:
+        cfg = loader.load_sweep_config(master, fixed + [f"{key}={choice}" for key, choice in groups])
+        choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+        tree = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(tree, dict)
+        assert isinstance(choices, dict)
+        return Composed(tree, choices, interpolated="${" in json.dumps(tree))  # type: ignore[arg-type]
+
+    cells, configs, overrides = [], {}, {}
+    columns: dict[str, None] = {}
+    for point in expand(experiment.sweep, axes, experiment.pairs):
+        columns |= dict.fromkeys(key for key in point if key not in ("arm", "seed.pair"))
+        groups = tuple((key, str(value)) for key, value in point.items() if is_group(key))
+        composed = compose(groups)
+        tree = _set(composed, {key: value for key, value in point.items() if not is_group(key)})
+        config = validate(tree)
+        check_paths(config)
+        name = run_id(config)
+        if name not in configs:
+            configs[name] = config
+            overrides[name] = fixed + [f"{key}={_encode(value)}" for key, value in point.items()]
+        cells.append((name, config, tree, composed.choices))
+    return Plan(
+        cells=[
+            Cell(
+                run_id=name,
+                arm=config.arm,
+                seeds=config.seed.model_dump(exclude={"bases"}),
+                levels={key: _level(key, tree, choices) for key in columns},
+            )
+            for name, config, tree, choices in cells
+        ],
+        configs=configs,
+        overrides=overrides,
+        root=Path(str(OmegaConf.select(master, "store.root"))),
+        config_yaml=_yaml(master),
+    )
+
+
+def _axis(override: Override) -> list[Any]:
+    """The values of one key of the command line, as Python values."""
+    if override.is_delete() or override.is_add():
+        raise UserError(f"{override.input_line}: an axis must be a key that exists; leave out the + or ~")
+    if override.is_interval_sweep():
+        raise UserError(f"{override.input_line}: an interval has no first and last run; use range(...) or a list of values")
+    values = override.sweep_iterator(Transformer.identity) if override.is_sweep_override() else [override.value()]
+    return [value.text if isinstance(value, QuotedString) else value for value in values]
+
+
+def _encode(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides: JSON, but names are left unquoted."""
+    if isinstance(value, str) and value.isidentifier() and value.lower() not in ("true", "false", "null", "inf", "nan"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _set(composed: Composed, values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the tree with `values` (dotted keys) set; keys must exist."""
+    tree = copy.deepcopy(composed.tree)
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node: Any = tree
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            known = f"use one of {', '.join(node)}" if isinstance(node, dict) else "see --help"
+            raise UserError(f"{key}={value}: no such key; {known}")
+        node[last] = value
+    if composed.interpolated:
+        tree = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)  # type: ignore[assignment]
+    return tree
+
+
+def _level(key: str, tree: dict[str, Any], choices: dict[str, str]) -> Any:
+    """What a cell has for a swept key: the option of a group, or the value as a scalar."""
+    if key in choices:
+        return choices[key]
+    value: Any = tree
+    for part in key.split("."):
+        value = value[part]
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def _yaml(master: DictConfig) -> str:
+    tree = {key: OmegaConf.to_container(master[key]) if OmegaConf.is_config(master[key]) else master[key] for key in master}
+    tree.pop("hydra", None)
+    return yaml.safe_dump(store.redact(tree), sort_keys=False, allow_unicode=True)
+
+
+# --- how long it will take ------------------------------------------------------------------------------------------
+
+RUN_S = 11.0  # one run of the embedded world at its default size, where PROBE_S was measured
+BASE_S = 90.0  # one base model
+PROBE_S = 0.060
+
+
+def describe(plan: Plan, missing: list[str], jobs: int, name: str | None) -> str:
+    """The plan in two or three lines."""
+    arms = len({(cell.arm, *sorted((k, str(v)) for k, v in cell.levels.items())) for cell in plan.cells})
+    pairs = len({cell.seeds["pair"] for cell in plan.cells})
+    bases = _bases_to_build(plan.configs[run_id] for run_id in missing)
+    head = f"{name or 'no experiment'}: {_count(len(plan.configs), 'run')} ({_count(arms, 'cell')} x {_count(pairs, 'pair')})"
+    lines = [f"{head}, {len(plan.configs) - len(missing)} done, {len(missing)} to do, {_count(bases, 'base model')} to build"]
+    if missing:
+        lines.append(_estimate(plan, missing, jobs, bases))
+    return "\n".join(lines)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + "s" * (n != 1)
+
+
+def _bases_to_build(configs: Iterable[Config]) -> int:
+    """How many embedded base models the prepare stage has to pre-train."""
+    from experiments.prepare import base_folder
+
+    return len({folder for c in configs if c.model.kind == "micro" and not (folder := base_folder(c)).is_dir()})
+
+
+def _estimate(plan: Plan, missing: list[str], jobs: int, bases: int) -> str:
+    some = plan.configs[missing[0]]
+    seconds, source = _history(plan.root, some)
+    if seconds is None:
+        if some.model.kind != "micro":
+            return "no run of this kind is in the store yet: the first ones will tell how long the others take"
+        speed = _probe()
+        seconds = (RUN_S * len(missing) + BASE_S * bases) * speed / PROBE_S
+        source = f"{RUN_S:.0f} s a run and {BASE_S:.0f} s a base model, scaled by this machine's speed"
+    else:
+        seconds = seconds * len(missing) + BASE_S * _probe() / PROBE_S * bases
+    minutes = seconds / min(jobs, len(missing)) / 60
+    return f"about {max(1, round(minutes))} min on {_count(jobs, 'process')[:-1] + 'es' * (jobs > 1)} ({source})"
+
+
+def _history(root: Path, config: Config) -> tuple[float | None, str]:
+    """Mean seconds of the newest finished runs with the same model, training and evaluation."""
+    like = {key: config.model_dump(mode="json")[key] for key in ("model", "training", "evaluation")}
+    newest = sorted(store.finished(root), key=lambda i: (root / i / "record.json").stat().st_mtime, reverse=True)[:20]
+    seconds = []
+    for name in newest:
+        record, text = store.read(root / name), (root / name / "config.yaml").read_text(encoding="utf-8")
+        earlier = yaml.load(text, yaml.CSafeLoader)
+        if record and all(earlier.get(key) == store.redact(value) for key, value in like.items()):
+            cost = record["cost"]
+            seconds.append(sum(cost.get(key) or 0 for key in ("score_s", "select_s", "train_s", "eval_s")))
+    return (float(np.mean(seconds)), f"mean of the last {_count(len(seconds), 'run')} here") if seconds else (None, "")
+
+
+def _probe() -> float:
+    """Seconds for a fixed piece of arithmetic of about the embedded model's shapes, on one thread; the best of five."""
+    a, b = np.ones((512, 96), np.float32), np.ones((96, 512), np.float32)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(20):
+            np.exp(a @ b * 1e-3)
+        times.append(time.perf_counter() - began)
+    return min(times)
