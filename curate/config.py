@@ -1,0 +1,148 @@
+"""Configuration of the curation groups (`conf/{data,noise,scorer,selection,duplication}`), checked before any work.
+
+Types are strict and unknown keys are errors. Keys that a kind does not use are set to null, so that two configs which
+mean the same are equal.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+SelectionKind = Literal[
+    "all", "threshold", "top_k", "top_fraction", "random", "random_length_matched", "longest", "clean"
+]
+NoiseKind = Literal["none", "swapped_response", "near_miss", "truncated", "off_format", "mixture", "correlated"]
+TemplateKey = Literal["without_input", "with_input"]
+ExampleField = Literal["instruction", "input", "output", "category", "near_miss"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Config):
+    name: Literal["microworld", "alpaca", "file"]
+    path: str | None = None
+    root: str | None = None
+    rows: int | None = Field(None, ge=1)
+    max_bad_share: float = Field(0.05, ge=0, le=1)
+    fields: dict[ExampleField, str | None] | None = None
+    pairs: str | None = None
+    pairs_valid: str | None = None
+    template: dict[TemplateKey, str]
+    paraphrases: list[str] = []
+
+    @field_validator("template")
+    @classmethod
+    def _placeholders(cls, template: dict[str, str]) -> dict[str, str]:
+        for key, needed in (("without_input", ["{instruction}"]), ("with_input", ["{instruction}", "{input}"])):
+            missing = [name for name in needed if name not in template.get(key, "")]
+            if missing:
+                raise ValueError(f"{key} must hold {' and '.join(missing)}")
+        return template
+
+    @field_validator("paraphrases")
+    @classmethod
+    def _paraphrases(cls, paraphrases: list[str]) -> list[str]:
+        for text in paraphrases:
+            if "{instruction}" not in text or text == "{instruction}":
+                raise ValueError(f"{text!r} must hold {{instruction}} and something more")
+        return paraphrases
+
+    @model_validator(mode="after")
+    def _has_path(self) -> "DataConfig":
+        if self.name == "file" and not self.path:
+            raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet)")
+        return self
+
+
+class NoiseConfig(_Config):
+    kind: NoiseKind
+    rate: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_kind(self) -> "NoiseConfig":
+        if self.kind == "none" and self.rate > 0:
+            raise ValueError(f"rate={self.rate}: noise of which kind? choose one, for example noise=mixture")
+        return self
+
+
+class ScorerConfig(_Config):
+    kind: Literal["none", "length", "random", "oracle", "reward_model"]
+    features: list[Literal["head", "likelihood"]] | None = Field(None, min_length=1)
+    model: str | None = None
+    template: Literal["chapter", "pair"] = "chapter"
+
+
+class SelectionConfig(_Config):
+    kind: SelectionKind
+    k: int | None = Field(None, ge=1)
+    fraction: float | None = Field(None, gt=0, le=1)
+    threshold: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_counts(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kind = values.get("kind")
+        unused: dict[str, tuple[str, ...]] = {
+            "all": ("k", "fraction", "threshold"),
+            "threshold": ("k", "fraction"),
+            "top_k": ("fraction", "threshold"),
+        }
+        drop = unused.get(str(kind), ("threshold",) if values.get("k") is None else ("fraction", "threshold"))
+        return {key: None if key in drop else value for key, value in values.items()}
+
+    @model_validator(mode="after")
+    def _has_size(self) -> "SelectionConfig":
+        if self.kind == "threshold" and self.threshold is None:
+            raise ValueError("threshold=null: which score is good enough? set selection.threshold=1.5")
+        if self.kind == "top_k" and self.k is None:
+            raise ValueError("k=null: how many rows? set selection.k=1000")
+        if self.kind not in ("all", "threshold") and self.k is None and self.fraction is None:
+            raise ValueError("k=null: how many rows? set selection.k=1000 or selection.fraction=0.177")
+        return self
+
+
+class DuplicationConfig(_Config):
+    mode: Literal["replace", "append"] = "replace"
+    rate: float = Field(0.0, ge=0, le=1)
+    source: Literal["random", "concentrated", "important"] = "random"
+    k: int | None = Field(None, ge=1)
+    kind: Literal["exact", "near"] = "exact"
+    stratum: str | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "DuplicationConfig":
+        if self.rate == 0:
+            return self
+        if self.k is None and self.mode == "replace" and self.rate == 1:
+            raise ValueError("k=null: at rate 1.0 nothing but copies is left; of how many rows? set duplication.k=16")
+        if self.k is None and self.source == "concentrated":
+            raise ValueError("k=null: copies of how many rows? set duplication.k=16")
+        if self.stratum is None and self.source == "important":
+            raise ValueError("stratum=null: which category is important? set duplication.stratum=NAME")
+        return self
+
+
+def explain(err: ValidationError, prefix: str = "") -> str:
+    """One line for the first mistake: key, value, and what it should be. `prefix` is the group, as in `noise`."""
+    errors = err.errors(include_url=False)
+    first = errors[0]
+    # pydantic marks a wrong dictionary key with a last part "[key]"
+    parts = [prefix, *(str(part) for part in first["loc"] if part != "[key]")]
+    key = ".".join(part for part in parts if part)
+    value = "null" if first["input"] is None else str(first["input"])
+    if first["type"] == "extra_forbidden":
+        text = f"{key}={value}: there is no such key; remove it or correct its spelling"
+    elif first["type"] == "missing":
+        text = f"{key} is not set: give it a value"
+    elif first["type"] == "value_error" and not first["loc"]:
+        text = f"{prefix}." * bool(prefix) + str(first["ctx"]["error"])
+    elif first["type"] == "value_error":
+        text = f"{key}: {first['ctx']['error']}"
+    else:
+        text = f"{key}={value}: {first['msg'].replace('Input ', '', 1)}"
+    more = len(errors) - 1
+    return " ".join(text.split()) + (f" (and {more} more)" if more else "")
