@@ -111,7 +111,7 @@ def validate_experiment(cfg: DictConfig | Mapping[str, Any]) -> ExperimentConfig
     try:
         return ExperimentConfig(**(plain(cfg).get("experiment") or {}))
     except ValidationError as error:
-        raise UserError(explain(error, prefix="experiment.")) from None
+        raise UserError(explain(error, prefix="experiment")) from None
 
 
 # --- a run's identity -----------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def _axis(override: Override) -> list[Any]:
 
 def _encode(value: Any) -> str:
     """A value in the grammar of Hydra's overrides: JSON, but names are left unquoted."""
-    if isinstance(value, str) and value.isidentifier() and value.lower() not in ("true", "false", "null", "inf", "nan"):
+    if isinstance(value, str) and value.isascii() and value.isidentifier() and value.lower() not in ("true", "false", "null", "inf", "nan"):
         return value
     return json.dumps(value, ensure_ascii=False)
 

@@ -1,0 +1,180 @@
+"""The plan: which runs, each once, in which order, and that a job composes to the very run that was planned."""
+
+import io
+import time
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hydra_plugins.paired_sweeper import plan as planning
+from hydra_plugins.paired_sweeper import progress
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from experiments import UserError, store
+from experiments.config import run_id, validate
+from experiments.run import CONF
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(*arguments): the plan of a command line and a function that composes a job as a launcher does."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+
+        def planned(*arguments):
+            arguments = [f"store.root={tmp_path}", *arguments]
+            master = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
+            plan = planning.make_plan(loader, master, OmegaConf.to_container(master.hydra.overrides.task))
+            return plan, lambda overrides: without_hydra(loader.load_sweep_config(master, list(overrides)))
+
+        yield planned
+
+
+def without_hydra(tree):
+    """As Hydra hands it to a job."""
+    OmegaConf.set_readonly(tree, False)
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return tree
+
+
+def test_quickstart_is_nine_cells_of_six_pairs(make):
+    plan, _ = make("experiment=quickstart")
+    assert len(plan.cells) == len(plan.configs) == 54
+    assert {cell.arm for cell in plan.cells} == {
+        "full", "filtered", "filtered_bt", "oracle", "random", "random_length_matched", "longest", "duplicated",
+    }  # fmt: skip
+    assert {config.noise.rate for config in plan.configs.values()} == {0.5}
+    assert {config.selection.fraction for config in plan.configs.values()} == {None, 0.177}
+    assert [cell.seeds["base"] for cell in plan.cells[::9]] == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_job_composes_to_the_run_that_was_planned(make):
+    plan, compose = make("experiment=quickstart", "noise.rate=0.4", "experiment.pairs=2")
+    for name, overrides in plan.overrides.items():
+        assert run_id(validate(compose(overrides))) == name
+    assert all(config.noise.rate == 0.4 for config in plan.configs.values())
+
+
+@pytest.mark.parametrize("value", ["12", "true", "null", "a b", "a,b", "it's", 'say "x"', "ünïcode", "[1]", "a/b.json"])
+def test_any_text_survives_the_way_to_a_job(make, value):
+    plan, compose = make()
+    tree = compose([f"tracking.project={planning._encode(value)}"])
+    assert tree.tracking.project == value
+
+
+def test_levels_are_what_a_cell_has_for_every_swept_key(make):
+    plan, _ = make("experiment=quickstart", "experiment.pairs=1")
+    levels = {(cell.arm, cell.levels["duplication.rate"]): cell.levels for cell in plan.cells}
+    assert levels["full", 0.0] == {"duplication": "none", "duplication.rate": 0.0, "duplication.k": None}
+    assert levels["duplicated", 1.0] == {"duplication": "concentrated", "duplication.rate": 1.0, "duplication.k": 16}
+
+
+def test_equal_runs_are_merged_and_cells_kept(make):
+    plan, _ = make("experiment=quickstart", "arm=full,random", "selection.fraction=0.1,0.2", "seed.pair=range(2)")
+    assert len(plan.cells) == 8
+    assert len(plan.configs) == 2 * (1 + 2)  # all of the pool is the same set whatever a selection would keep
+    full = [cell for cell in plan.cells if cell.arm == "full" and cell.seeds["pair"] == 0]
+    assert len({cell.run_id for cell in full}) == 1
+    assert {cell.levels["selection.fraction"] for cell in full} == {0.1, 0.2}
+
+
+def test_an_axis_crosses_an_experiment_and_overrides_its_blocks(make):
+    plan, _ = make("experiment=quickstart", "noise.rate=0,0.2", "arm=full", "seed.pair=range(3)")
+    assert sorted({c.noise.rate for c in plan.configs.values()}) == [0.0, 0.2]
+    assert len(plan.configs) == 6
+    plan, _ = make("experiment=quickstart", "duplication.rate=0.5", "arm=duplicated", "seed.pair=0")
+    assert [cell.levels["duplication.rate"] for cell in plan.cells] == [0.5, 0.5]
+
+
+def test_without_an_experiment_one_run_or_the_axes(make):
+    plan, _ = make("arm=filtered", "seed.pair=4")
+    assert [(cell.arm, cell.seeds["pair"]) for cell in plan.cells] == [("filtered", 4)]
+    plan, _ = make("noise=none,mixture,truncated")
+    assert [cell.levels["noise"] for cell in plan.cells] == ["none", "mixture", "truncated"]
+
+
+def test_runs_come_pair_by_pair(make):
+    plan, _ = make("experiment=quickstart", "experiment.pairs=3")
+    pairs = [config.seed.pair for config in plan.configs.values()]
+    assert pairs == sorted(pairs)
+    assert pairs.count(0) == 9
+
+
+def test_every_cell_is_checked_before_anything_runs(make):
+    with pytest.raises(UserError, match=r"noise\.rate=1\.2"):
+        make("noise=mixture", "noise.rate=0.2,1.2")
+    with pytest.raises(UserError, match=r"noise\.rat=0\.2: no such key; use one of kind, rate"):
+        make("experiment=quickstart", "experiment.sweep=[{noise.rat: 0.2}]")
+    with pytest.raises(UserError, match=r"interval.*range"):
+        make("noise.rate=interval(0,1)")
+
+
+def test_interpolations_follow_the_values_that_are_set(make):
+    plan, compose = make("noise=mixture", "selection.fraction=${noise.rate}", "arm=random", "noise.rate=0.2,0.4")
+    assert [config.selection.fraction for config in plan.configs.values()] == [0.2, 0.4]
+    for name, overrides in plan.overrides.items():
+        assert run_id(validate(compose(overrides))) == name
+
+
+def test_ten_thousand_cells_are_planned_in_seconds(make):
+    began = time.perf_counter()
+    plan, _ = make("arm=full,random", "noise=mixture", "noise.rate=range(0,1,0.01)", "seed.pair=range(50)")
+    took = time.perf_counter() - began
+    assert len(plan.cells) == 10_000
+    assert took < 20, f"{took:.1f} s"
+
+
+# --- what the plan says ---------------------------------------------------------------------------------------------
+
+
+def test_the_plan_is_described_with_minutes_and_their_source(make, monkeypatch):
+    monkeypatch.setattr(planning, "_probe", lambda: planning.PROBE_S * 2)
+    plan, _ = make("experiment=quickstart")
+    text = planning.describe(plan, list(plan.configs), 2, "quickstart")
+    assert "quickstart: 54 runs (9 cells x 6 pairs), 0 done, 54 to do, 3 base models to build" in text
+    minutes = (planning.RUN_S * 54 + planning.BASE_S * 3) * 2 / 2 / 60
+    assert f"about {round(minutes)} min on 2 processes" in text
+    assert "scaled by this machine's speed" in text
+
+
+def test_minutes_come_from_the_store_once_it_has_such_runs(make):
+    plan, _ = make("experiment=quickstart", "experiment.pairs=3")
+    *done, last = plan.configs
+    for name in done:
+        folder = store.open_run(store.run_folder(plan.root, name), plan.configs[name].model_dump(mode="json"))
+        store.finish(folder, {"cost": {"train_s": 200.0, "eval_s": 40.0}})
+    seconds, source = planning._history(plan.root, plan.configs[last])
+    assert (seconds, source) == (240.0, "mean of the last 20 runs here")
+    other, _ = make("training.steps=100")
+    assert planning._history(plan.root, next(iter(other.configs.values())))[0] is None
+
+
+# --- the monitor ----------------------------------------------------------------------------------------------------
+
+
+def test_the_monitor_counts_what_the_store_has_and_shows_the_first_pair_once(make, monkeypatch):
+    from experiments import report
+
+    shown = []
+    monkeypatch.setattr(report, "arm_table", lambda *a, **_: shown.append(a) or "the table", raising=False)
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    plan, _ = make("experiment=quickstart", "arm=full,random", "experiment.pairs=2")
+    out = io.StringIO()
+    with progress.Monitor(plan, list(plan.configs), Console(file=out, width=200)):
+        for number, name in enumerate(plan.configs):
+            folder = store.open_run(store.run_folder(plan.root, name), {})
+            if number < 3:
+                store.finish(folder, {"cost": {}})
+            else:
+                store.fail(folder, name, "no")
+            time.sleep(0.05)
+    text = out.getvalue()
+    assert "1/4 runs" in text
+    assert "4/4 runs" in text
+    assert len(shown) == 1
+    assert text.count("the table") == 1
+    assert text.index("the table") < text.index("4/4 runs")
