@@ -1,0 +1,227 @@
+"""Claims of the literature as files: conf/claim/NAME.yaml, one claim each, checked before anything is run.
+
+A claim says who said what and where, and which contrast of arms decides it by which margin, fixed before the first run:
+a change of what decides it is a new id.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from curate.config import explain
+from experiments import UserError
+from experiments import table as tables
+
+FOLDER = Path(__file__).resolve().parent.parent / "conf" / "claim"
+MINUTES = ("cost/minutes_to_full", "cost/minutes_to_full_scored")
+
+Selector = dict[str, Any]
+
+
+# --- claim files ----------------------------------------------------------------------------------------------------
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Quoted(_Strict):
+    """What the source says, in its own words and figures.
+
+    `at` is the scale at which it was claimed (models, data, judge), `value` the figure as a plain number, `effect` the
+    same on the claim's own metric and scale where it can be put so.
+    """
+
+    figure: str = Field(min_length=1)
+    at: str = Field(min_length=1)
+    value: float | None = Field(None, allow_inf_nan=False)
+    effect: float | None = Field(None, allow_inf_nan=False)
+
+
+class NotComparable(_Strict):
+    """Why a claim cannot be judged at this scale, and the command that would decide it at its own."""
+
+    reason: str = Field(min_length=1)
+    command: str = Field(min_length=1)
+
+
+class Claim(_Strict):
+    """One reading of one sentence of the literature, as a contrast of two arms and a margin."""
+
+    id: str = Field(pattern=r"^[a-z0-9_]+(@.+)?$")
+    title: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    quoted: Quoted
+    reading: str = Field(min_length=1)
+    kind: Literal["greater", "less", "equivalent", "noninferior"]
+    metric: str = Field(pattern=r"^[\w.-]+/[\w.:-]+$")
+    point: str = Field("best_val", pattern=r"^(best_val|end|to_full|step:\d+)$")
+    scale: Literal["difference", "log_ratio"] = "difference"
+    treatment: Selector
+    control: Selector  # or {best_of: [selectors]}
+    margin: float = Field(gt=0, allow_inf_nan=False)
+    scope: Literal["these", "across"] = "these"
+    not_comparable: NotComparable | None = None
+
+    @field_validator("treatment")
+    @classmethod
+    def _one(cls, value: Selector) -> Selector:
+        return _check_selector(value)
+
+    @field_validator("control")
+    @classmethod
+    def _one_or_best(cls, value: Selector) -> Selector:
+        if "best_of" not in value:
+            return _check_selector(value)
+        options = value["best_of"]
+        if len(value) > 1 or not isinstance(options, list) or len(options) < 2:
+            raise ValueError("best_of takes a list of two or more selectors and nothing beside it")
+        for option in options:
+            if not isinstance(option, dict):
+                raise ValueError(f"best_of: {option!r} is no selector; give {{arm: NAME}}")
+            _check_selector(option)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Claim":
+        effect = self.quoted.effect
+        if effect is not None and self.margin > abs(effect) / 2:
+            most = abs(effect) / 2
+            raise ValueError(f"margin={self.margin}: more than half of the quoted effect; give at most {most:g}")
+        if effect is not None and {"greater": effect <= 0, "less": effect >= 0}.get(self.kind, False):
+            raise ValueError(f"quoted.effect={effect}: not what kind={self.kind} says; correct the sign or the kind")
+        if (self.point == "to_full") != (self.metric in MINUTES):
+            raise ValueError(f"point={self.point}: {' and '.join(MINUTES)}, and no others, are measured at to_full")
+        if self.treatment in self.controls:
+            raise ValueError(f"control={self.treatment}: the same as the treatment; name another arm")
+        return self
+
+    @property
+    def controls(self) -> list[Selector]:
+        """The one control, or those of which the best is taken."""
+        return self.control.get("best_of", [self.control])
+
+
+def _check_selector(value: Selector) -> Selector:
+    if not value:
+        raise ValueError("a selector names at least one column of runs.csv; give {arm: NAME}")
+    for key, level in value.items():
+        scalar = level is None or isinstance(level, (str, int, float, bool))
+        if key == "run_id" or key in tables.MEASURE or not scalar:
+            raise ValueError(f"{key}={level!r}: a selector holds arms and levels; give {{arm: NAME, KEY: value}}")
+    return value
+
+
+def load(names: Sequence[str], folder: Path = FOLDER) -> list[Claim]:
+    """The claims of these names, in order; raises `UserError` for the first that is missing or wrong."""
+    if twice := [name for name in names if list(names).count(name) > 1]:
+        raise UserError(f"experiment.claims: {twice[0]} is named twice; name it once")
+    return [_load(name, folder) for name in names]
+
+
+def _load(name: str, folder: Path) -> Claim:
+    path = folder / f"{name}.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"experiment.claims={name}: no such claim; use one of {known} or write {path}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds no keys; give id, title, source, quoted, reading, kind, metric, ...")
+    try:
+        claim = Claim(**tree)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+    if claim.id != name:
+        raise UserError(f"{path}: id={claim.id}: not the file's name; write id: {name}")
+    return claim
+
+
+def quoted_series(claims: Iterable[Claim]) -> list[dict[str, Any]]:
+    """The literature's figures that can be drawn beside a curve: {id, metric, value, source}."""
+    return [
+        {"id": claim.id, "metric": claim.metric, "value": claim.quoted.value, "source": claim.source}
+        for claim in claims
+        if claim.quoted.value is not None and claim.point != "to_full"
+    ]
+
+
+# --- claims and cells -----------------------------------------------------------------------------------------------
+
+
+def check(claims: Iterable[Claim], cells: Iterable[tables.Cell]) -> None:
+    """Raise `UserError` for the first claim that the planned cells cannot decide, whatever comes out."""
+    frame = tables.cells_frame(cells)
+    for claim in claims:
+        if why := undecidable(claim, frame):
+            raise UserError(f"conf/claim/{claim.id}.yaml: {why}")
+
+
+def undecidable(claim: Claim, frame: pd.DataFrame) -> str | None:
+    """Why no run of `frame` (see `table.cells_frame`) can ever decide `claim`, in one line; None if they can."""
+    if claim.not_comparable:
+        return None
+    for name, selector in [("treatment", claim.treatment), *(("control", one) for one in claim.controls)]:
+        for key in selector:
+            if key not in frame.columns:
+                known = ", ".join(c for c in frame.columns if c not in tables.IDENTITY or c == "arm")
+                return f"{name}.{key}={selector[key]}: no column of this experiment's runs; use one of {known}"
+        if tables.matching(frame, selector).empty:
+            arms = ", ".join(sorted(frame["arm"].unique()))
+            return f"{name}={selector}: no planned run has these values; use one of the arms {arms} at planned levels"
+    try:
+        parts = expand(claim, frame)
+    except UserError as error:
+        return str(error)
+    return None if parts else f"control={claim.control}: no planned run at the levels of the treatment; plan some"
+
+
+def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
+    """`claim` once for each swept level that its selectors leave open, with the level in selectors and id.
+
+    A level that both sides have varies on both together; one that only the treatment has varies there alone.
+
+    Raises:
+        UserError: a control has several levels that the treatment has not: which one is meant cannot be told.
+    """
+    keys = [key for key in frame.columns if key not in tables.IDENTITY]
+
+    def open_keys(selector: Selector) -> list[str]:
+        rows = tables.matching(frame, selector)
+        return [key for key in keys if key not in selector and rows[key].nunique(dropna=False) > 1]
+
+    free = open_keys(claim.treatment)
+    shared = {key for control in claim.controls for key in open_keys(control)}
+    if lone := sorted(shared - set(free)):
+        raise UserError(
+            f"control={claim.control}: matches several levels of {lone[0]}; name one of them in the selector"
+        )
+    if not free:
+        return [claim]
+    found = []
+    combinations = tables.matching(frame, claim.treatment)[free].drop_duplicates()
+    for row in combinations.to_dict("records"):
+        level = {key: _plain(row[key]) for key in free}
+        controls = [c | {k: v for k, v in level.items() if k in open_keys(c)} for c in claim.controls]
+        if any(tables.matching(frame, control).empty for control in controls):
+            continue
+        suffix = ",".join(f"{key}={value}" for key, value in level.items())
+        changed = {
+            "id": f"{claim.id}@{suffix}",
+            "treatment": claim.treatment | level,
+            "control": {"best_of": controls} if "best_of" in claim.control else controls[0],
+        }
+        found.append(claim.model_copy(update=changed))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,144 @@
+"""Paired estimates, tests against a margin, and verdicts. Numbers in, numbers out.
+
+A verdict is read off an interval and nothing else, so the two always agree. Intervals are t intervals (a bootstrap
+undercovers at ten pairs or fewer). Several claims of one experiment share the risk of a false verdict by Holm's
+step-down (Holm 1979, Scand. J. Statist. 6:65), which `levels` turns into one level for each claim's interval.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05  # the risk of any false verdict in an experiment
+POWER = 0.8  # with which `pairs_needed` asks for a decision
+MOST = 100_000  # pairs that it looks for
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean of paired differences. Fields but `df` and `blocks` may be arrays, one entry for each experiment."""
+
+    mean: Any
+    sd: Any  # of one difference about the mean of its block
+    se: Any
+    df: int
+    blocks: int
+
+    def interval(self, level: float) -> tuple[Any, Any]:
+        """The t interval that covers with probability `level`."""
+        half = stats.t.ppf((1 + level) / 2, self.df) * self.se
+        return self.mean - half, self.mean + half
+
+
+def estimate(differences: np.ndarray, bases: Sequence[Any] | np.ndarray, across: bool = False) -> Estimate:
+    """The mean paired difference and its error.
+
+    Args:
+        differences: (..., n) treatment less control, one for each pair.
+        bases: n labels, the base model of each pair.
+        across: False: the base models are fixed blocks; the error is pooled within them, df = n - bases (with one pair
+            for each base there is nothing to pool, and the error is that of n single pairs: wider, since it holds the
+            differences between bases too). True: the base models are a sample; the error is that of their means.
+
+    Raises:
+        ValueError: fewer than two pairs (or, across, two bases): no error can be estimated.
+    """
+    d = np.asarray(differences, dtype=float)
+    labels, index = np.unique(np.asarray(bases), return_inverse=True)
+    member = (index[:, None] == np.arange(len(labels))).astype(float)
+    if across:
+        return estimate(d @ member / member.sum(0), np.zeros(len(labels)))
+    if len(labels) == d.shape[-1]:
+        index, member = np.zeros_like(index), np.ones((d.shape[-1], 1))
+    n, blocks = member.shape
+    if n - blocks < 1:
+        raise ValueError(f"{n} pairs: no error can be estimated from fewer than two")
+    residual = d - (d @ member / member.sum(0))[..., index]
+    sd = np.sqrt((residual**2).sum(-1) / (n - blocks))
+    return Estimate(d.mean(-1), sd, sd / np.sqrt(n), n - blocks, blocks)
+
+
+def decide(kind: str, low: float, high: float, margin: float) -> str:
+    """The verdict that an interval gives: DESIGN section 6's table, `less` being `greater` mirrored."""
+    above, below = low > margin, high < -margin
+    inside = low > -margin and high < margin
+    if kind == "noninferior":
+        yes, no, none = low > -margin, below, False
+    elif kind == "equivalent":
+        yes, no, none = inside, above or below, False
+    else:
+        yes, no, none = (above, below, inside) if kind == "greater" else (below, above, inside)
+    return "reproduced" if yes else "contradicted" if no else "no_effect" if none else "inconclusive"
+
+
+def p_value(
+    kind: str, e: Estimate, margin: float, open_above: bool | np.ndarray = False, open_below: bool | np.ndarray = False
+) -> Any:
+    """The smallest a at which the interval of level 1 - a gives a verdict: `decide` decides if and only if p < a.
+
+    Twice the smallest one-sided p-value over the verdicts that `kind` allows; staying inside the margins takes both
+    one-sided tests (TOST: Schuirmann 1987). Where an end of the interval is open, what needs that end is not tested.
+    """
+    over_upper = stats.t.sf((e.mean - margin) / e.se, e.df)  # against: the effect is at most +margin
+    over_lower = stats.t.sf((e.mean + margin) / e.se, e.df)  # against: the effect is at most -margin
+    under_upper = stats.t.cdf((e.mean - margin) / e.se, e.df)  # against: the effect is at least +margin
+    under_lower = stats.t.cdf((e.mean + margin) / e.se, e.df)  # against: the effect is at least -margin
+    inside = np.where(open_above | open_below, 1.0, np.maximum(over_lower, under_upper))
+    under_lower = np.where(open_above, 1.0, under_lower)
+    if kind == "noninferior":
+        smallest = np.minimum(np.where(open_below, 1.0, over_lower), under_lower)
+    else:
+        smallest = np.minimum(np.minimum(np.where(open_below, 1.0, over_upper), under_lower), inside)
+    return np.minimum(1.0, 2 * smallest)
+
+
+def levels(p_values: Sequence[float | None], alpha: float = ALPHA) -> list[float]:
+    """The level of each claim's interval, so that any false verdict among them all has a risk of at most `alpha`.
+
+    Holm's step-down: of m claims the one with the i-th smallest p gets 1 - alpha / (m - i + 1); from the first on
+    whose interval gives no verdict at its level, all have that level and none has a verdict. None counts as 1.
+    """
+    p = [1.0 if value is None else float(value) for value in p_values]
+    found = [0.0] * len(p)
+    share: float | None = None
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: (p[i], i))):
+        a = share if share is not None else alpha / (len(p) - rank)
+        if p[i] >= a:
+            share = a
+        found[i] = 1 - a
+    return found
+
+
+def pairs_needed(
+    kind: str, mean: float, sd: float, blocks: int, margin: float, level: float, power: float = POWER
+) -> int | None:
+    """How many pairs would give a verdict with probability `power`, were `mean` and `sd` the truth.
+
+    The verdict is the one that `mean` lies in; None if it lies on a boundary or more than `MOST` pairs are needed.
+    """
+    if kind == "noninferior":
+        distance, wanted = abs(mean + margin), power
+    elif abs(mean) > margin:
+        distance, wanted = abs(mean) - margin, power
+    else:  # both margins must be excluded: each with half the allowed failures is enough
+        distance, wanted = margin - abs(mean), (1 + power) / 2
+    if distance <= 0 or sd <= 0:
+        return None
+
+    def enough(n: int) -> bool:
+        critical = stats.t.ppf((1 + level) / 2, n - blocks)
+        reached = stats.nct.sf(critical, n - blocks, distance * np.sqrt(n) / sd)
+        return bool(reached >= wanted) or distance * np.sqrt(n) / sd > 50 + 2 * critical  # nct underflows far out
+
+    low, high = blocks, blocks + 1  # low is not enough, or cannot be tested at all
+    while not enough(high):
+        if high >= MOST:
+            return None
+        low, high = high, min(2 * high, MOST)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

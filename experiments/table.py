@@ -1,0 +1,199 @@
+"""One long table of an experiment's runs: what `runs.csv` holds, and all that claims and figures are computed from.
+
+A row is one number: (run, point, suite, metric) -> value. Beside the suites of the evaluation there are
+
+    run/done                     1 or 0 for every run that was planned, so that a missing one leaves a trace
+    cost/..., data/..., scorer/...      what the record says of seconds, of rows, and of the scorer (`auroc:KIND`)
+    cost/minutes_to_full         at point `to_full`: minutes of training until the validation metric is as good as the
+                                 best that the reference arm of the same pair ever reached
+    cost/minutes_to_full_scored  the same with the minutes of scoring and selecting
+    cost/censored                1 where that was never reached: the minutes are then those of the whole curve
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments import store
+from experiments.suites.config import BestPoint
+
+SEEDS = ("pair", "base", "data", "select", "train")
+IDENTITY = ["run_id", "arm", *(f"seed_{name}" for name in SEEDS)]
+MEASURE = ["point", "suite", "metric", "value", "n", "tokens"]
+UNIT = ["seed_pair", "seed_base"]  # what arms are paired by; the base model follows from the pair unless it is swept
+REFERENCE = "full"  # the arm whose quality the others' time is measured to
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A planned run under one name; cells may share a run. `levels` are the values of all swept keys."""
+
+    run_id: str
+    arm: str
+    seeds: Mapping[str, int]
+    levels: Mapping[str, Any]
+
+
+def cells_frame(cells: Iterable[Cell]) -> pd.DataFrame:
+    """One row a cell: `IDENTITY` and a column for each swept key that is not a seed."""
+    rows = []
+    for cell in cells:
+        levels = {key: value for key, value in cell.levels.items() if key.removeprefix("seed.") not in SEEDS}
+        seeds = {f"seed_{name}": cell.seeds.get(name) for name in SEEDS}
+        rows.append({"run_id": cell.run_id, "arm": cell.arm, **seeds, **levels})
+    return pd.DataFrame(rows, columns=None if rows else IDENTITY)
+
+
+def runs_table(
+    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: BestPoint, reference: str = REFERENCE
+) -> pd.DataFrame:
+    """All numbers of an experiment in long form.
+
+    Args:
+        cells: everything planned, finished or not.
+        records: the records of the finished runs by run id.
+        best: the validation metric and its direction, as in `evaluation.best`.
+        reference: the arm whose best validation score others are timed to.
+    """
+    frame = cells_frame(cells)
+    levels = [name for name in frame.columns if name not in IDENTITY]
+    rows: list[dict[Any, Any]] = []
+    for cell, identity in zip(cells, frame.to_dict("records"), strict=True):
+        record = records.get(cell.run_id)
+        found = [("end", "run", "done", float(record is not None), None, None)]
+        if record is not None:
+            target = _target(cell, cells, records, reference, best)
+            found += [*_metrics(record), *_facts(record), *_time_to(record, target, best)]
+        rows += [{**identity, **dict(zip(MEASURE, numbers, strict=True))} for numbers in found]
+    return pd.DataFrame(rows, columns=[*IDENTITY, *MEASURE, *levels])
+
+
+def _metrics(record: Mapping[str, Any]) -> Iterable[tuple]:
+    points = {"step:0": {"step": 0, "tokens": 0}, **record["points"]}
+    points["best_val"] = points.get(f"step:{record['best_val_step']}", {})
+    points["end"] = max(record["points"].values(), key=lambda point: point["step"], default={})
+    for point, suites in record["metrics"].items():
+        tokens = points.get(point, {}).get("tokens")
+        for suite, metrics in suites.items():
+            for metric, cell in metrics.items():
+                yield point, suite, metric, cell["value"], cell.get("n"), tokens
+
+
+def _facts(record: Mapping[str, Any]) -> Iterable[tuple]:
+    for suite, facts in (("data", record["data"]), ("cost", record["cost"])):
+        for name, value in facts.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                yield "end", suite, name, value, None, None
+    for kind, value in (record["data"].get("scorer_auroc") or {}).items():
+        yield "end", "scorer", f"auroc:{kind}", value, None, None
+
+
+# --- time to quality ------------------------------------------------------------------------------------------------
+
+
+def _target(
+    cell: Cell, cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], reference: str, best: BestPoint
+) -> float | None:
+    """The best validation score of the reference run that `cell` is compared with, or None if there is no such run.
+
+    Where the reference arm was itself run at several levels, it is the run at the cell's own.
+    """
+    unit = [cell.seeds.get(name) for name in ("pair", "base")]
+    same_unit = [c for c in cells if c.arm == reference and [c.seeds.get(name) for name in ("pair", "base")] == unit]
+    varied = {key for c in same_unit for key in c.levels if c.levels[key] != same_unit[0].levels.get(key)}
+    runs = {c.run_id for c in same_unit if all(c.levels.get(key) == cell.levels.get(key) for key in varied)}
+    if len(runs) != 1 or (record := records.get(runs.pop())) is None:
+        return None
+    scores = [score for _, score in _curve(record, best)]
+    return (max if best.mode == "max" else min)(scores, default=None)
+
+
+def _curve(record: Mapping[str, Any], best: BestPoint) -> list[tuple[float, float]]:
+    """(seconds of training, validation score) in order, from before training on."""
+    seconds = {0: 0.0, **{int(step): s for step, s in (record["cost"].get("train_s_at") or {}).items()}}
+    curve = []
+    for step in sorted(seconds):
+        value = record["metrics"].get(f"step:{step}", {}).get(best.suite, {}).get(best.metric, {}).get("value")
+        if value is not None:
+            curve.append((seconds[step], value))
+    return curve
+
+
+def _time_to(record: Mapping[str, Any], target: float | None, best: BestPoint) -> Iterable[tuple]:
+    curve = _curve(record, best)
+    if target is None or not curve:
+        return
+    seconds = first_crossing(curve, target, best.mode)
+    censored = seconds is None
+    training = (curve[-1][0] if seconds is None else seconds) / 60
+    extra = ((record["cost"].get("score_s") or 0) + (record["cost"].get("select_s") or 0)) / 60
+    yield "to_full", "cost", "minutes_to_full", training, None, None
+    yield "to_full", "cost", "minutes_to_full_scored", training + extra, None, None
+    yield "to_full", "cost", "censored", float(censored), None, None
+
+
+def first_crossing(curve: Sequence[tuple[float, float]], target: float, mode: str) -> float | None:
+    """When a curve of (time, score) is first as good as `target`, linear between its points; None if it never is."""
+    sign = 1 if mode == "max" else -1
+    before: tuple[float, float] | None = None
+    for time, score in curve:
+        gap = sign * (target - score)
+        if gap <= 0:
+            if before is None:
+                return time
+            earlier, earlier_gap = before
+            return earlier + (time - earlier) * earlier_gap / (earlier_gap - gap)
+        before = (time, gap)
+    return None
+
+
+# --- selecting, reading and writing ---------------------------------------------------------------------------------
+
+
+def levels_of(table: pd.DataFrame) -> list[str]:
+    """The columns that hold swept keys."""
+    return [name for name in table.columns if name not in IDENTITY and name not in MEASURE]
+
+
+def planned(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for every cell of the table: `IDENTITY` and levels, finished or not."""
+    return table.loc[(table["suite"] == "run") & (table["metric"] == "done"), [*IDENTITY, *levels_of(table)]]
+
+
+def measured(table: pd.DataFrame, metric: str, point: str) -> pd.DataFrame:
+    """The rows of one `suite/metric` at one point that hold a number."""
+    suite, _, name = metric.partition("/")
+    rows = table[(table["suite"] == suite) & (table["metric"] == name) & (table["point"] == point)]
+    return rows[rows["value"].notna()]
+
+
+def matching(frame: pd.DataFrame, selector: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows whose columns have the values of `selector` (numbers by value, None for an empty cell)."""
+    for key, value in selector.items():
+        column = frame[key]
+        if value is None:
+            chosen = column.isna()
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            chosen = pd.to_numeric(column, errors="coerce") == value
+        else:
+            chosen = column.astype(str) == str(value)
+        frame = frame[chosen]
+    return frame
+
+
+def write(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Write `runs.csv` and return it as anyone will read it; what is judged is what was written."""
+    store.write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+    return read(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table that `write` wrote, every float as it was."""
+    text = Path(path).read_text(encoding="utf-8")
+    return pd.read_csv(
+        io.StringIO(text), keep_default_na=False, na_values=[""], float_precision="round_trip", dtype={"run_id": str}
+    )
