@@ -24,8 +24,8 @@ class DataConfig(_Config):
     name: Literal["microworld", "alpaca", "file"]
     path: str | None = None
     root: str | None = None
-    rows: int | None = Field(None, ge=1)
-    max_bad_share: float = Field(0.05, ge=0, le=1)
+    rows: int | None = Field(default=None, ge=1)
+    max_bad_share: float = Field(default=0.05, ge=0, le=1)
     fields: dict[ExampleField, str | None] | None = None
     pairs: str | None = None
     pairs_valid: str | None = None
@@ -69,15 +69,15 @@ class NoiseConfig(_Config):
 
 class ScorerConfig(_Config):
     kind: Literal["none", "length", "random", "oracle", "reward_model"]
-    features: list[Literal["head", "likelihood"]] | None = Field(None, min_length=1)
+    features: list[Literal["head", "likelihood"]] | None = Field(default=None, min_length=1)
     model: str | None = None
     template: Literal["chapter", "pair"] = "chapter"
 
 
 class SelectionConfig(_Config):
     kind: SelectionKind
-    k: int | None = Field(None, ge=1)
-    fraction: float | None = Field(None, gt=0, le=1)
+    k: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
     threshold: float | None = None
 
     @model_validator(mode="before")
@@ -107,9 +107,9 @@ class SelectionConfig(_Config):
 
 class DuplicationConfig(_Config):
     mode: Literal["replace", "append"] = "replace"
-    rate: float = Field(0.0, ge=0, le=1)
+    rate: float = Field(default=0.0, ge=0, le=1)
     source: Literal["random", "concentrated", "important"] = "random"
-    k: int | None = Field(None, ge=1)
+    k: int | None = Field(default=None, ge=1)
     kind: Literal["exact", "near"] = "exact"
     stratum: str | None = None
 

@@ -37,6 +37,8 @@ def score(
         name = scorer.model or reward_model
         if name is None:
             raise UserError("scorer.model=null: which reward model? set scorer.model to a folder or a model of the hub")
+        if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
+            raise UserError(f"scorer.model={name}: no such folder; name a folder or a model of the hub")
         if (Path(name) / "reward.json").exists():
             return score_folder(Path(name), pool, features=scorer.features, cache=cache, progress=progress)
         return score_model(str(name), pool, template=scorer.template, cache=cache, progress=progress)

@@ -4,8 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as hf_logging
 
 from curate.errors import UserError
 from curate.example import column, digest, render
@@ -298,6 +301,15 @@ def _config(model_id: str) -> Any:
 def _load(model_id: str, kind: Any) -> tuple[Any, Any]:
     """(model in fp32, tokenizer). Safetensors, else pickles read as weights only; never a model's own code."""
     _config(model_id)
+    with _quiet():
+        model, tokenizer, info = _read(model_id, kind)
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:3])
+        raise UserError(f"model {model_id}: has no trained weights for {missing}; name a model tuned for this task")
+    return model, tokenizer
+
+
+def _read(model_id: str, kind: Any) -> tuple[Any, Any, dict[str, Any]]:
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
@@ -306,12 +318,23 @@ def _load(model_id: str, kind: Any) -> tuple[Any, Any]:
         except OSError:
             model, info = kind.from_pretrained(model_id, use_safetensors=False, weights_only=True, **options)
             print(f"{model_id} has no safetensors: its pickled weights were read as weights only", file=sys.stderr)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise _unusable(model_id, error) from None
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise UserError(f"model {model_id}: has no trained weights for {missing}; name a model tuned for this task")
-    return model, tokenizer
+    return model, tokenizer, info
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no table from transformers while weights are read; what is wrong with them, we say."""
+    bar, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bar:
+            hf_logging.enable_progress_bar()
 
 
 def _unusable(model_id: str, error: Exception) -> UserError:

@@ -1,0 +1,133 @@
+"""Score a file of instruction data and keep the good rows.
+
+python -m curate data.path=IN.json scorer=length selection=top_k selection.k=9000 out.path=OUT.json
+python -m curate data.path=IN.json scorer=reward_model scorer.model=OpenAssistant/reward-model-deberta-v3-large-v2 \
+    selection=threshold selection.threshold=1.5 out.path=OUT.jsonl out.rejected=REJECTED.jsonl
+"""
+
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import hydra
+import numpy as np
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from curate.config import DataConfig, ScorerConfig, SelectionConfig, explain
+from curate.errors import UserError
+from curate.example import check_output, load_pool, replace, write_rows
+from curate.progress import progress
+from curate.scoring import score
+from curate.select import USES_SCORES, select
+
+Group = TypeVar("Group", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked config."""
+
+    data: DataConfig
+    scorer: ScorerConfig
+    selection: SelectionConfig
+    source: Path
+    out: Path
+    rejected: Path | None
+    cache: Path | None
+    seed: int
+
+
+def check(config: DictConfig) -> Job:
+    """The job that a config describes; raises UserError for the first thing wrong. Opens no data."""
+    values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    data = _group(DataConfig, "data", values)
+    scorer = _group(ScorerConfig, "scorer", values)
+    selection = _group(SelectionConfig, "selection", values)
+    if not isinstance(values["seed"], int) or values["seed"] < 0:
+        raise UserError(f"seed={values['seed']}: choose a whole number from 0 on")
+    if data.path is None:
+        raise UserError("data.path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet)")
+    if scorer.kind == "reward_model" and scorer.model is None:
+        raise UserError("scorer.model=null: which reward model? set scorer.model to a folder or a model of the hub")
+    if values["out"]["path"] is None:
+        raise UserError("out.path=null: where should the kept rows go? set out.path=FILE")
+    source, out = Path(data.path), Path(str(values["out"]["path"]))
+    rejected = None if values["out"]["rejected"] is None else Path(str(values["out"]["rejected"]))
+    named = [("data.path", source), ("out.path", out)] + ([("out.rejected", rejected)] if rejected else [])
+    for at, (key, path) in enumerate(named):
+        for other, taken in named[:at]:
+            if path.resolve() == taken.resolve():
+                raise UserError(f"{key}={path}: is {other} too; name another file")
+        if at > 0:
+            check_output(path, key)
+    cache = None if values["cache"] is None else Path(str(values["cache"]))
+    return Job(data, scorer, selection, source, out, rejected, cache, values["seed"])
+
+
+def _group(kind: type[Group], name: str, values: dict[str, Any]) -> Group:
+    try:
+        return kind.model_validate(values[name])
+    except ValidationError as error:
+        raise UserError(explain(error, name)) from None
+
+
+def curate(job: Job) -> str:
+    """Do the job; returns the line that accounts for every row."""
+    aside = job.out.with_name(job.out.name + ".set_aside.jsonl")
+    loaded = load_pool(
+        job.source,
+        rows=job.data.rows,
+        max_bad_share=job.data.max_bad_share,
+        set_aside=aside,
+        fields=job.data.fields,  # type: ignore[arg-type]
+    )
+    pool, scores = loaded.pool, None
+    if job.selection.kind in USES_SCORES:
+        with progress("scoring") as report:
+            scores = score(pool, job.scorer, seed=job.seed, cache=job.cache, progress=report).values
+        pool = replace(pool, score=[None if np.isnan(value) else value for value in scores.tolist()])
+    kept = select(pool, seed=job.seed, scores=scores, **job.selection.model_dump())
+    rest = np.setdiff1d(np.arange(len(pool)), kept)
+    if job.rejected is not None:
+        write_rows(job.rejected, pool.select(rest), key="out.rejected")
+    write_rows(job.out, pool.select(kept), key="out.path")
+    line = f"{loaded.read} rows in = {len(kept)} kept + {len(rest)} rejected + {len(loaded.bad)} set aside"
+    return line + (f" (see {aside})" if loaded.bad else "")
+
+
+@hydra.main(version_base=None, config_path=str(Path(__file__).parents[1] / "conf"), config_name="curate")
+def _app(config: DictConfig) -> None:
+    try:
+        print(curate(check(config)))
+    except UserError as error:
+        _fail(str(error))  # here, since Hydra would put a line of its own before it
+
+
+def main() -> None:
+    """Run the Hydra app; a user's mistake is one line on stderr and exit code 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them at length
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        _app()
+    except (HydraException, OmegaConfBaseException) as error:
+        message = re.split(r"Config search path|full_key|See https", str(error))[0]
+        _fail(re.sub(r"To append to your config.*", "There is no such key; --help lists them", message))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""A score once paid for is never paid for again."""
+
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate import UserError
+from curate.scoring.cache import Batch, cached_scores
+
+Compute = Callable[[list[int]], Iterator[Batch]]
+
+
+def scorer(asked: list[int], batch: int = 2, plus: float = 0.0) -> Compute:
+    """Scores a row by its number; notes in `asked` what it was asked for; a row costs 0.5 s."""
+
+    def compute(rows: list[int]) -> Iterator[Batch]:
+        asked.extend(rows)
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
+            yield some, [row + plus for row in some], 0.5 * len(some)
+
+    return compute
+
+
+def never(rows: list[int]) -> Iterator[Batch]:
+    raise AssertionError("nothing is left to compute")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_equal_rows_are_scored_once(tmp_path: Path, cached: bool) -> None:
+    asked: list[int] = []
+    scores = cached_scores(tmp_path if cached else None, "s", ["a", "b", "a", "c", "b"], scorer(asked))
+    assert asked == [0, 1, 3]
+    assert scores.values.tolist() == [0, 1, 0, 3, 1]
+    assert (scores.seconds, scores.computed) == (1.5, 3)
+
+
+def test_only_what_is_missing_is_computed_and_costs_stay_true(tmp_path: Path) -> None:
+    asked: list[int] = []
+    cached_scores(tmp_path, "s", ["a", "b"], scorer(asked))
+    again = cached_scores(tmp_path, "s", ["c", "b", "a"], scorer(asked, plus=10.0))
+    assert asked == [0, 1, 0]
+    assert again.values.tolist() == [10, 1, 0]
+    assert (again.seconds, again.computed) == (1.5, 1)
+    last = cached_scores(tmp_path, "s", ["a", "b", "c"], never)
+    assert (last.values.tolist(), last.seconds, last.computed) == ([0, 1, 10], 1.5, 0)
+
+
+def test_scorers_do_not_share(tmp_path: Path) -> None:
+    cached_scores(tmp_path, "one", ["a"], scorer([]))
+    assert cached_scores(tmp_path, "two", ["a"], scorer([], plus=5.0)).values.tolist() == [5]
+
+
+def test_nan_is_a_score_too(tmp_path: Path) -> None:
+    def compute(rows: list[int]) -> Iterator[Batch]:
+        yield rows, [math.nan, -math.inf], 1.0
+
+    for _ in range(2):
+        values = cached_scores(tmp_path, "s", ["a", "b"], compute).values
+        assert np.isnan(values[0])
+        assert values[1] == -math.inf
+        compute = never
+
+
+def test_many_keys(tmp_path: Path) -> None:
+    keys = [f"k{at}" for at in range(1801)]
+    cached_scores(tmp_path, "s", keys, scorer([], batch=1000))
+    assert cached_scores(tmp_path, "s", keys, never).values.tolist() == list(range(1801))
+    assert len(cached_scores(tmp_path, "s", [], never).values) == 0
+
+
+def test_an_error_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
+    def failing(rows: list[int]) -> Iterator[Batch]:
+        yield rows[:2], [0.0, 1.0], 1.0
+        raise RuntimeError("the machine went away")
+
+    with pytest.raises(RuntimeError):
+        cached_scores(tmp_path, "s", ["a", "b", "c"], failing)
+    asked: list[int] = []
+    assert cached_scores(tmp_path, "s", ["a", "b", "c"], scorer(asked)).values.tolist() == [0, 1, 2]
+    assert asked == [2]
+
+
+def test_kill_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
+    program = f"""
+        import os, signal
+        from pathlib import Path
+        from curate.scoring.cache import cached_scores
+
+        def compute(rows):
+            for row in rows:
+                if row == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield [row], [float(row)], 1.0
+
+        cached_scores(Path({str(tmp_path)!r}), "s", list("abcdef"), compute)
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(program)]).returncode == -signal.SIGKILL
+    asked: list[int] = []
+    scores = cached_scores(tmp_path, "s", list("abcdef"), scorer(asked))
+    assert asked == [3, 4, 5]
+    assert scores.values.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_two_writers_agree(tmp_path: Path) -> None:
+    """Two processes score the same 300 keys, each with values of its own: both return what was stored first."""
+    program = """
+        import sys
+        from pathlib import Path
+        from curate.scoring.cache import cached_scores
+
+        def compute(rows):
+            for row in rows:
+                yield [row], [float(sys.argv[2])], 0.0
+
+        keys = [f"k{at}" for at in range(300)]
+        print(sorted(cached_scores(Path(sys.argv[1]), "s", keys, compute).values.tolist()))
+    """
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), name], stdout=subprocess.PIPE, text=True
+        )
+        for name in ("1", "2")
+    ]
+    results = [writer.communicate(timeout=120)[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert results[0] == results[1] != ""
+    stored = cached_scores(tmp_path, "s", [f"k{at}" for at in range(300)], never).values.tolist()
+    assert str(sorted(stored)) == results[0].strip()
+
+
+def test_a_writer_that_comes_second_returns_the_first_score(tmp_path: Path) -> None:
+    def late(rows: list[int]) -> Iterator[Batch]:
+        cached_scores(tmp_path, "s", ["a"], scorer([], plus=7.0))  # another process was faster
+        yield rows, [1.0], 1.0
+
+    assert cached_scores(tmp_path, "s", ["a"], late).values.tolist() == [7]
+
+
+def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"score cache .*Not a directory; free space"):
+        cached_scores(tmp_path / "file", "s", ["a"], scorer([]))
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "s.sqlite").write_text("this is no database, and long enough to look like one" * 20)
+    with pytest.raises(UserError, match="file is not a database"):
+        cached_scores(tmp_path, "s", ["a"], scorer([]))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_is_not_writable(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="score cache"):
+        cached_scores(tmp_path, "s", ["a"], scorer([]))
+
+
+def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path: Path) -> None:
+    program = f"""
+        import resource, sys
+        from pathlib import Path
+        from curate import UserError
+        from curate.scoring.cache import cached_scores
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+        def compute(rows):
+            for row in rows:
+                yield [row], [float(row)], 1.0
+
+        try:
+            cached_scores(Path({str(tmp_path)!r}), "s", [f"{{at:0100}}" for at in range(2000)], compute)
+        except UserError as error:
+            sys.exit(str(error))
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert ended.stderr.startswith("score cache ")
+    assert ended.stderr.count("\n") == 1
+    with sqlite3.connect(tmp_path / "scores" / "s.sqlite") as db:
+        assert db.execute("SELECT COUNT(*) FROM scores").fetchone()[0] > 50

@@ -1,0 +1,167 @@
+"""Selection and its matched controls."""
+
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from curate import UserError
+from curate.example import column, make_pool
+from curate.noise import corrupt
+from curate.scoring.surface import length
+from curate.select import KINDS, USES_SCORES, select
+
+
+def scores_of(pool: Dataset, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=len(pool))
+
+
+def test_top_k_keeps_the_best_in_pool_order(pool: Dataset) -> None:
+    scores = scores_of(pool)
+    kept = select(pool, kind="top_k", seed=0, scores=scores, k=50)
+    assert len(kept) == 50
+    assert kept.tolist() == sorted(kept.tolist())
+    assert scores[kept].min() > np.delete(scores, kept).max()
+
+
+def test_top_fraction_is_rounded(pool: Dataset) -> None:
+    scores = scores_of(pool)
+    assert len(select(pool, kind="top_fraction", seed=0, scores=scores, fraction=0.177)) == 71
+    assert len(select(pool, kind="top_fraction", seed=0, scores=scores, fraction=0.0001)) == 1
+    assert len(select(pool, kind="top_fraction", seed=0, scores=scores, fraction=0.5, k=70)) == 70
+
+
+def test_ties_are_broken_by_pool_order() -> None:
+    pool = make_pool([{"instruction": str(at), "output": "a"} for at in range(6)], source="s")
+    scores = np.array([1.0, 2.0, 1.0, 1.0, 2.0, 0.0])
+    assert select(pool, kind="top_k", seed=0, scores=scores, k=3).tolist() == [0, 1, 4]
+    assert select(pool, kind="top_k", seed=9, scores=scores, k=4).tolist() == [0, 1, 2, 4]
+
+
+def test_threshold_keeps_equal_and_better() -> None:
+    pool = make_pool([{"instruction": str(at), "output": "a"} for at in range(4)], source="s")
+    scores = np.array([1.5, 1.4999999, np.nan, 7.0])
+    assert select(pool, kind="threshold", seed=0, scores=scores, threshold=1.5).tolist() == [0, 3]
+    with pytest.raises(
+        UserError, match=r"selection.threshold=8: keeps none of 4 rows \(the best score is 7\); lower it"
+    ):
+        select(pool, kind="threshold", seed=0, scores=scores, threshold=8.0)
+
+
+@pytest.mark.parametrize("kind", USES_SCORES)
+def test_rows_without_a_score_are_never_chosen_for_it(pool: Dataset, kind: str) -> None:
+    scores = scores_of(pool)
+    scores[::2] = np.nan
+    kept = select(pool, kind=kind, seed=0, scores=scores, k=150, threshold=-1.0)
+    if kind != "random_length_matched":  # its rows are drawn at random, only the lengths come from the scores
+        assert not np.isnan(scores[kept]).any()
+    if kind != "threshold":
+        assert len(kept) == 150
+        with pytest.raises(UserError, match=r"selection.k=201: there are 200 rows with a score"):
+            select(pool, kind=kind, seed=0, scores=scores, k=201)
+
+
+def test_no_row_has_a_score(pool: Dataset) -> None:
+    with pytest.raises(UserError, match="no row has a score"):
+        select(pool, kind="threshold", seed=0, scores=np.full(len(pool), np.nan), threshold=0.0)
+
+
+@pytest.mark.parametrize("kind", ["random", "random_length_matched", "clean"])
+def test_draws_are_by_seed_and_nested(pool: Dataset, kind: str) -> None:
+    pool = corrupt(pool, kind="mixture", rate=0.25, seed=0)
+    scores = scores_of(pool)
+
+    def draw(seed: int, k: int) -> set[int]:
+        kept = select(pool, kind=kind, seed=seed, scores=scores, k=k).tolist()
+        assert len(set(kept)) == len(kept) == k
+        return set(kept)
+
+    assert draw(1, 100) == draw(1, 100) != draw(2, 100)
+    assert draw(1, 50) < draw(1, 100)
+
+
+def test_random_is_uniform(pool: Dataset) -> None:
+    draws = [select(pool, kind="random", seed=seed, k=100) for seed in range(400)]
+    counts = np.bincount(np.concatenate(draws), minlength=400)
+    assert 60 < counts.min() < counts.mean() == 100 < counts.max() < 145
+
+
+def test_longest(pool: Dataset) -> None:
+    words = length(pool)
+    kept = select(pool, kind="longest", seed=0, k=30)
+    assert words[kept].min() >= np.delete(words, kept).max()
+
+
+def test_clean_draws_rows_without_noise(pool: Dataset) -> None:
+    noisy = corrupt(pool, kind="mixture", rate=0.75, seed=0)
+    kept = select(noisy, kind="clean", seed=0, fraction=0.177)
+    assert len(kept) == 71
+    assert {column(noisy, "noise_kind")[row] for row in kept} == {None}
+    with pytest.raises(UserError, match=r"selection.k=101: there are 100 clean rows"):
+        select(noisy, kind="clean", seed=0, k=101)
+
+
+def test_the_matched_control_has_the_lengths_of_the_best() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(4, 14, 2000)
+    rows = [{"instruction": str(at), "output": " ".join("w" * count)} for at, count in enumerate(counts)]
+    pool = make_pool(rows, source="s")
+    scores = counts + rng.normal(0, 2, 2000)  # prefers long responses
+    best = select(pool, kind="top_k", seed=0, scores=scores, k=300)
+    kept = select(pool, kind="random_length_matched", seed=0, scores=scores, k=300)
+    assert Counter(counts[kept]) == Counter(counts[best])
+    assert counts[kept].mean() > counts.mean() + 1
+    # but not its rows: no more of them than chance within equal lengths gives
+    expected = sum(count**2 / (counts == words).sum() for words, count in Counter(counts[best]).items())
+    assert abs(len(set(kept) & set(best)) - expected) < 0.25 * expected
+
+
+def test_the_matched_control_is_no_copy_where_every_length_is_rare(pool: Dataset) -> None:
+    rows = [{"instruction": str(at), "output": " ".join(["w"] * (at + 1))} for at in range(400)]
+    pool = make_pool(rows, source="s")
+    scores = scores_of(pool)
+    best = select(pool, kind="top_k", seed=0, scores=scores, k=80)
+    kept = select(pool, kind="random_length_matched", seed=0, scores=scores, k=80)
+    assert len(kept) == 80
+    assert len(set(kept) & set(best)) < 45
+    assert np.abs(np.sort(kept) - np.sort(best)).max() < 10  # the lengths agree to a bin's width
+
+
+def test_all_keeps_everything_without_a_warning(pool: Dataset) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select(pool, kind="all", seed=0).tolist() == list(range(400))
+
+
+def test_keeping_everything_and_constant_scores_are_said_aloud(pool: Dataset) -> None:
+    with pytest.warns(UserWarning, match="keeps all 400 rows"):
+        select(pool, kind="threshold", seed=0, scores=scores_of(pool), threshold=-99.0)
+    with pytest.warns(UserWarning, match="keeps all 400 rows"):
+        select(pool, kind="top_k", seed=0, scores=scores_of(pool), k=400)
+    with pytest.warns(UserWarning, match="all scores equal 2"):
+        assert select(pool, kind="top_k", seed=0, scores=np.full(400, 2.0), k=3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("all", "threshold")])
+def test_mistakes_in_size(pool: Dataset, kind: str) -> None:
+    scores = scores_of(pool)
+    for k in (0, -1, 401):
+        with pytest.raises(UserError, match=f"selection.k={k}: the pool has 400 rows"):
+            select(pool, kind=kind, seed=0, scores=scores, k=k)
+    with pytest.raises(UserError, match=r"selection.fraction=1.5: choose"):
+        select(pool, kind=kind, seed=0, scores=scores, fraction=1.5)
+    with pytest.raises(UserError, match=r"selection.k=null: how many rows"):
+        select(pool, kind=kind, seed=0, scores=scores)
+
+
+def test_other_mistakes(pool: Dataset) -> None:
+    with pytest.raises(UserError, match=r"selection.kind=best: choose one of"):
+        select(pool, kind="best", seed=0)
+    with pytest.raises(UserError, match="needs scores"):
+        select(pool, kind="top_k", seed=0, k=3)
+    with pytest.raises(UserError, match=r"selection.threshold=null"):
+        select(pool, kind="threshold", seed=0, scores=scores_of(pool))
+    with pytest.raises(ValueError, match="scores have shape"):
+        select(pool, kind="top_k", seed=0, scores=np.zeros(3), k=3)
