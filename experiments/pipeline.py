@@ -57,8 +57,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     with store.MetricsLog(folder) as log:
 
         def at_point(model: Any, point: Point) -> None:
-            last = point.step == steps
-            found = _evaluate(config, model, tokenizer, suites, everything=last)
+            found = _evaluate(config, model, tokenizer, suites, everything=point.last)
             name = f"step:{point.step}"
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
@@ -70,7 +69,6 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                     )  # fmt: skip
 
         rows = training_rows(config, subset.rows)
-        steps = last_step(config, rows, tokenizer)
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     record = _record(config, subset, curve, metrics)
     pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
@@ -252,17 +250,6 @@ def training_rows(config: Config, rows: Dataset) -> list[Row]:
     """Rendered prompts with their responses."""
     columns = (column(rows, name) for name in ("instruction", "input", "output"))
     return [Row(render(config.data.template, i, x), o) for i, x, o in zip(*columns, strict=True)]
-
-
-def last_step(config: Config, rows: list[Row], tokenizer: Any) -> int:
-    """The step at which the budget ends."""
-    from train.batches import encode
-    from train.finetune import steps_of
-
-    if config.training.tokens is None:
-        return steps_of(config.training, len(rows), 0)
-    tokens = sum(len(e["input_ids"]) for e in encode(tokenizer, rows, config.training.max_length))
-    return steps_of(config.training, len(rows), tokens)
 
 
 def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any]) -> dict[str, Any]:

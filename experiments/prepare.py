@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,38 +171,36 @@ def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None
     """Build the distinct base models of `configs`, then their reward models, `jobs` at a time, saying how it goes."""
     bases = {str(base_folder(c)): c for c in configs if c.model.kind != "hf" and not base_folder(c).is_dir()}
     rewards = {str(reward_folder(c)): c for c in configs if needs_reward_model(c) and not reward_folder(c).is_dir()}
-    for build, wanted in ((build_base, bases), (build_reward, rewards)):
-        if wanted:
-            _side_by_side(build, list(wanted.values()), jobs, progress)
-
-
-def _side_by_side(build: Callable[..., Path], configs: list[Config], jobs: int, progress: Callable[[str], None]) -> None:
-    """Workers write their news into small files, which this process reads out: a line each, the newest only."""
+    # all bases first: a reward model whose base is still at work waits for it, while its neighbours are built
+    tasks = [(build_base, c) for c in bases.values()] + [(build_reward, c) for c in rewards.values()]
+    if not tasks:
+        return
     folder = _models(configs[0]) / "progress"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{build.__name__}-{i}" for i in range(len(configs))]
-    for file in files:
-        file.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    files = [folder / str(i) for i in range(len(tasks))]
     done = threading.Event()
-
-    def read_out() -> None:
-        said: dict[Path, str] = {}
-        while not done.wait(5.0):
-            for file in files:
-                text = file.read_text() if file.exists() else ""
-                if text and said.get(file) != text:
-                    said[file] = text
-                    progress(text)
-
-    reader = threading.Thread(target=read_out, daemon=True)
+    reader = threading.Thread(target=_read_out, args=(files, done, progress), daemon=True)
     reader.start()
     try:
         joblib.Parallel(n_jobs=jobs)(
-            joblib.delayed(_build_quietly)(build, c, file) for c, file in zip(configs, files, strict=True)
+            joblib.delayed(_build_quietly)(build, config, file)
+            for (build, config), file in zip(tasks, files, strict=True)
         )
     finally:
         done.set()
         reader.join()
+
+
+def _read_out(files: list[Path], done: threading.Event, progress: Callable[[str], None]) -> None:
+    """Workers keep their newest line in a file each; this thread says what is new."""
+    said: dict[Path, str] = {}
+    while not done.wait(5.0):
+        for file in files:
+            text = file.read_text() if file.exists() else ""
+            if text and said.get(file) != text:
+                said[file] = text
+                progress(text)
 
 
 def _build_quietly(build: Callable[..., Path], config: Config, file: Path) -> None:

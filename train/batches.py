@@ -67,7 +67,12 @@ def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     return inner.get_output_embeddings()(hidden[:, :-1][carries]), labels[carries]
 
 
-def response_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy in nats over the response tokens of the batch (completion-only loss)."""
+def response_loss(model: Any, batch: dict[str, torch.Tensor], items: torch.Tensor | int | None = None) -> torch.Tensor:
+    """Cross-entropy in nats over the response tokens: their mean, or their sum over `items` (completion-only loss).
+
+    `items` is the number of response tokens of the whole optimiser step when this batch is a part of it.
+    """
     logits, targets = response_logits(model, batch)
-    return functional.cross_entropy(logits.float(), targets)
+    if items is None:
+        return functional.cross_entropy(logits.float(), targets)
+    return functional.cross_entropy(logits.float(), targets, reduction="sum") / items

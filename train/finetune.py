@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import set_seed
 
 from . import UserError
@@ -23,6 +23,7 @@ class Point:
     epoch: float
     tokens: int
     train_s: float
+    last: bool
 
 
 @dataclass
@@ -83,6 +84,7 @@ def finetune(
             train_dataset=encoded,  # type: ignore[arg-type]  # a list serves as a map-style data set
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Points(trainer, points_of(training, steps), evaluate, curve))
         model.config.use_cache = False
         trainer.train()
@@ -94,13 +96,10 @@ class _CompletionTrainer(Trainer):
     """Loss on responses only, and a count of the tokens that were seen."""
 
     tokens = 0
-    last_loss: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         self.tokens += int(inputs["attention_mask"].sum())
-        loss = response_loss(model, inputs)
-        self.last_loss = loss.detach()
-        return loss
+        return response_loss(model, inputs, num_items_in_batch)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -126,6 +125,7 @@ class _Points(TrainerCallback):
             epoch=round(float(state.epoch or 0), 6),
             tokens=self.trainer.tokens,
             train_s=now - self.started - self.curve.eval_s,
+            last=state.global_step == state.max_steps,
         )
         self.curve.points.append(point)
         model = kwargs["model"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import set_seed
 
 from . import UserError
@@ -138,6 +138,7 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
             [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
         ),
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     head.eval()
     return head

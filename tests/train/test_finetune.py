@@ -1,0 +1,115 @@
+"""Fine-tuning: it learns, repeats itself bit for bit, keeps to its budget, and trains what it should."""
+
+import pytest
+import torch
+
+from train import UserError
+from train.batches import Row
+from train.config import TrainingConfig
+from train.finetune import NotFinite, finetune, points_of, steps_of
+
+ROWS = [Row(f"<q> w{i} <a>", f"ok : w{(7 * i + 3) % 40}") for i in range(40)]
+
+
+def training(**keys):
+    defaults = {"steps": 12, "points": [4, 8], "batch_size": 8, "lr": 3e-3, "warmup": 2, "max_length": 16}
+    return TrainingConfig(**{**defaults, **keys})
+
+
+def tune(model, tokenizer, rows=ROWS, seed=0, **keys):
+    seen = []
+    curve = finetune(model, tokenizer, rows, training(**keys), seed, lambda m, p: seen.append((p.step, m.training)))
+    return curve, seen
+
+
+def test_points_tokens_and_modes(tokenizer, make_model):
+    curve, seen = tune(make_model(), tokenizer)
+    assert seen == [(4, False), (8, False), (12, False)]
+    assert [p.last for p in curve.points] == [False, False, True]
+    assert curve.row_tokens == 40 * 7  # <q> w <a> ok : w <eos>
+    assert [p.tokens for p in curve.points] == [4 * 8 * 7, 8 * 8 * 7, (12 * 8 - 0) * 7]
+    assert curve.points[1].epoch == pytest.approx(8 * 8 / 40)
+
+
+def test_it_learns(tokenizer, make_model):
+    from train.batches import collate, encode, response_loss
+
+    model = make_model()
+    batch = collate(encode(tokenizer, ROWS, 16), tokenizer.pad_token_id)
+    before = response_loss(model, batch).item()
+    tune(model, tokenizer, steps=150, points=[])
+    assert response_loss(model, batch).item() < before / 4
+
+
+def test_same_seed_same_bytes_and_another_seed_another_model(tokenizer, make_model):
+    models = [make_model(), make_model(), make_model()]
+    for model, seed in zip(models, (0, 0, 1), strict=True):
+        torch.manual_seed(12345 + seed)  # what was drawn before must not matter
+        tune(model, tokenizer, seed=seed)
+    one, two, three = (torch.cat([p.flatten() for p in m.parameters()]) for m in models)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three)
+
+
+def test_only_the_named_rows_of_the_embeddings_move(tokenizer, make_model):
+    model = make_model()
+    before = model.get_input_embeddings().weight.detach().clone()
+    tune(model, tokenizer, tokens_trained=("<q>", "<a>", "<eos>", "ok", ":"))
+    moved = (model.get_input_embeddings().weight != before).any(1).nonzero().flatten().tolist()
+    assert moved == sorted(tokenizer.convert_tokens_to_ids(["<q>", "<a>", "<eos>", "ok", ":"]))
+    assert not model.get_input_embeddings().weight._backward_hooks
+
+
+def test_an_unknown_token_to_train_is_named(tokenizer, make_model):
+    with pytest.raises(UserError, match=r"training\.tokens_trained: 'zebra'"):
+        tune(make_model(), tokenizer, tokens_trained=("zebra",))
+
+
+def test_budgets_are_steps_epochs_or_tokens():
+    assert steps_of(training(), 100, 700) == 12
+    assert steps_of(training(steps=None, epochs=2), 100, 700) == 26
+    assert steps_of(training(steps=None, tokens=1400), 100, 700) == 26
+    assert points_of(training(points=[4, 0.5, 99]), 20) == [4, 10, 20]
+    with pytest.raises(ValueError, match="set exactly one"):
+        training(epochs=1)
+
+
+def test_accumulation_gives_the_same_model(tokenizer, make_model):
+    whole, parts = make_model(), make_model()
+    uneven = [Row(r.prompt, r.response + " w9" * (i % 7)) for i, r in enumerate(ROWS)]
+    tune(whole, tokenizer, uneven, batch_size=8, max_length=32)
+    tune(parts, tokenizer, uneven, batch_size=8, max_length=32, accumulate=2)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_divergence_names_its_step(tokenizer, make_model):
+    model = make_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(NotFinite) as error:
+        tune(model, tokenizer)
+    assert error.value.step == 1
+
+
+def test_an_empty_set_is_the_users_to_mend(tokenizer, make_model):
+    with pytest.raises(UserError, match="no row is left"):
+        tune(make_model(), tokenizer, rows=[])
+
+
+def test_lora_trains_a_fraction_and_leaves_the_rest(tokenizer, make_model):
+    from train.config import LoraConfig
+    from train.models import with_lora
+
+    model = make_model()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    tuned = with_lora(model, LoraConfig(r=4, alpha=8), seed=0)
+    share = sum(p.numel() for p in tuned.parameters() if p.requires_grad) / sum(p.numel() for p in tuned.parameters())
+    assert 0 < share < 0.5
+    tune(tuned, tokenizer)
+    after = tuned.state_dict()
+    moved = [k for k, v in after.items() if "lora_B" in k and v.abs().sum() > 0]
+    assert moved
+    for key, value in before.items():
+        kept = after[next(k for k in after if k.endswith(key) or k.replace(".base_layer", "").endswith(key))]
+        assert torch.equal(kept, value), key
