@@ -70,6 +70,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
         rows = training_rows(config, subset.rows)
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
+    if config.evaluation.must_move:
+        check_moved(items, suites, curve.points[-1].step)
     record = _record(config, subset, curve, metrics)
     pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     if config.model.save:
@@ -208,6 +210,28 @@ def check_overlap(config: Config, rows: Dataset, suites: list[Suite]) -> None:
 
 def _squeezed(text: str) -> str:
     return "".join(c for c in text.casefold() if c.isalnum())
+
+
+class NotMoved(RuntimeError):
+    """Training left the model where it was: nothing can be learnt from such a run."""
+
+
+def check_moved(items: list[dict[str, Any]], suites: list[Suite], last: int) -> None:
+    """Raise NotMoved unless the OOD answers' likelihood has left the base model's by more than its 95 % t interval."""
+    from scipy.stats import ttest_1samp
+
+    ood = {s.name for s in suites if s.ood}
+    at: dict[str, dict[tuple[str, int], float]] = {}
+    for item in items:
+        if item["suite"] in ood:
+            at.setdefault(item["point"], {})[item["suite"], item["item"]] = item["nats"] / item["tokens"]
+    before, after = at["step:0"], at[f"step:{last}"]
+    moved = [after[key] - before[key] for key in after]
+    if len(moved) < 2 or ttest_1samp(moved, 0).pvalue > 0.05:
+        raise NotMoved(
+            f"the OOD likelihood did not move from the base model's ({np.mean(moved):+.4f} nats a token over"
+            f" {len(moved)} answers, p > 0.05); train longer or with a higher rate"
+        )
 
 
 def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], everything: bool) -> Evaluation:

@@ -97,15 +97,20 @@ def reward_folder(config: Config) -> Path:
     if config.data.name == "microworld":
         pairs: Any = ["microworld", config.seed.world, microworld.VERSION]
     else:
-        pairs = content_hash(pairs_path(config))
+        pairs = [content_hash(path) for path in pairs_paths(config)]
     identity = {
         "backbone": base_folder(config).name if reward.backbone is None else reward.backbone,
         "reward": reward.model_dump(mode="json"),
         "pairs": pairs,
-        "template": config.data.template,
+        "template": reward_template(config),
         "code": RESULTS_VERSION["train"],
     }
     return _models(config) / f"reward-{fingerprint(identity)}"
+
+
+def reward_template(config: Config) -> dict[str, str]:
+    """How the reward model reads a prompt."""
+    return config.model.reward.template or dict(config.data.template)
 
 
 def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -118,30 +123,46 @@ def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) ->
         reward = config.model.reward
         base = build_base(config, say) if reward.backbone is None or reward.reference is not None else None
         backbone = base if reward.backbone is None else minilm() if reward.backbone == "minilm" else reward.backbone
-        pairs = [Pair(*p) for p in preference_pairs(config)]
-        say(f"reward model on {len(pairs)} preference pairs")
-        card = train_reward_model(
-            out, backbone, pairs, reward, template=config.data.template, seed=config.seed.base
-        )
+        pairs, valid = ([Pair(*p) for p in part] for part in preference_pairs(config))
+        say(f"reward model on {min(len(pairs), reward.max_pairs or len(pairs))} preference pairs")
+        template = reward_template(config)
+        seed = config.seed.base if config.model.kind == "micro" else 0
+        card = train_reward_model(out, backbone, pairs, reward, template=template, seed=seed, valid=valid)
         accuracy = card["pairwise_accuracy"]
         say(f"reward model: pairwise accuracy {accuracy['joint']:.3f}, longer wins {accuracy['longer_wins']:.3f}")
 
     return cached_folder(reward_folder(config), build)
 
 
-def preference_pairs(config: Config) -> list[tuple[str, str, str]]:
-    """(rendered prompt, chosen, rejected) from the world's own split, or from a CSV with src, pos and neg."""
-    template = config.data.template
+Preferences = list[tuple[str, str, str]]  # rendered prompt, chosen, rejected
+
+
+def preference_pairs(config: Config) -> tuple[Preferences, Preferences]:
+    """Pairs to train on, and pairs to measure with (none: a part of the first is kept back for that).
+
+    They come from the world's own split, or from CSV files with the columns src, pos and neg, whose texts may be marked
+    "Instruction:", "Input:" and "Response:" (the layout of Ge et al. 2024, arXiv:2402.18191).
+    """
+    template = reward_template(config)
     if config.data.name == "microworld":
-        world = microworld.build_world(config.seed.world)
-        rows = microworld.preference_pairs(world, seed=0)
-        return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows]
-    path = pairs_path(config)
+        rows = microworld.preference_pairs(microworld.build_world(config.seed.world), seed=0)
+        return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows], []
+    read = [_read_pairs(path, template) for path in pairs_paths(config)]
+    return read[0], read[1] if len(read) > 1 else []
+
+
+def _read_pairs(path: Path, template: dict[str, str]) -> Preferences:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"src", "pos", "neg"} <= set(rows[0]):
         raise UserError(f"data.pairs: {path} lacks the columns src, pos, neg; give a CSV that has them")
-    return [(render(template, r["src"], ""), r["pos"], r["neg"]) for r in rows if r["src"] and r["pos"] and r["neg"]]
+    pairs = []
+    for row in rows:
+        instruction, _, given = (row["src"] or "").removeprefix("Instruction:").partition("Input:")
+        chosen, rejected = ((row[k] or "").removeprefix("Response:").strip() for k in ("pos", "neg"))
+        if instruction.strip() and chosen and rejected:
+            pairs.append((render(template, instruction.strip(), given.strip()), chosen, rejected))
+    return pairs
 
 
 def data_root(config: Config) -> Path | None:
@@ -160,11 +181,16 @@ def companion(config: Config, key: str, name: str) -> Path:
     raise UserError(f"{key}: {name} is neither here nor under data.root={root}; give its path")
 
 
-def pairs_path(config: Config) -> Path:
-    """The preference pairs' file."""
-    if not config.data.pairs:
+def pairs_paths(config: Config) -> list[Path]:
+    """The files of the preference pairs: to train on and, if there is one, to measure with."""
+    data, alpaca = config.data, config.data.name == "alpaca"
+    train = data.pairs or ("car/expert_pairs_train.csv" if alpaca else None)
+    valid = data.pairs_valid or ("car/expert_pairs_valid.csv" if alpaca and not data.pairs else None)
+    if not train:
         raise UserError("data.pairs: null; give a CSV with columns src, pos, neg to train the reward model on")
-    return companion(config, "data.pairs", config.data.pairs)
+    return [companion(config, "data.pairs", train)] + (
+        [companion(config, "data.pairs_valid", valid)] if valid else []
+    )
 
 
 def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:

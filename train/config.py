@@ -85,6 +85,7 @@ class RewardModelConfig(_Strict):
     max_length: int = Field(gt=0)
     max_pairs: int | None = Field(None, gt=0)
     held_out: float = Field(gt=0, lt=1)
+    template: dict[str, str] | None = None
     reference: TrainingConfig | None = None
 
 

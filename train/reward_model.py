@@ -43,17 +43,19 @@ def train_reward_model(
     *,
     template: dict[str, str],
     seed: int,
+    valid: Sequence[Pair] = (),
 ) -> dict[str, Any]:
     """Train the head and (with `config.reference`) a reference model into the folder `out`; returns its reward.json.
 
-    `config.held_out` of the prompts is kept from both and serves for the accuracies and for the joint weights, half
-    each. The weights come from a logistic regression on differences of features, chosen less rejected, without an
-    intercept: a Bradley-Terry model (Bradley and Terry 1952) of two features.
+    `config.held_out` of the prompts is kept from both and serves for the joint weights and for the accuracies, half
+    each; with `valid` pairs the accuracies are theirs. The weights come from a logistic regression on differences of
+    features, chosen less rejected, without an intercept: a Bradley-Terry model (Bradley and Terry 1952) of two features.
     """
     started = time.perf_counter()
     if config.max_pairs:
         pairs = pairs[: config.max_pairs]
     train, fit, test = _split(pairs, config.held_out)
+    test = list(valid) or test
     if not train or not fit or not test:
         raise UserError(f"data.pairs: {len(pairs)} preference pairs are too few to train and test on; give at least 20")
     tokenizer = load_tokenizer(backbone)
@@ -72,9 +74,10 @@ def train_reward_model(
         model.save_pretrained(out / "reference")
         reference_tokenizer.save_pretrained(out / "reference")
         features["likelihood"] = lambda part: _likelihood_margins(model, reference_tokenizer, part, config.max_length)
-    on_fit = np.column_stack([margin(fit) for margin in features.values()])
     on_test = np.column_stack([margin(test) for margin in features.values()])
-    weights = _joint_weights(on_fit)
+    weights = np.ones(1)
+    if len(features) > 1:
+        weights = _joint_weights(np.column_stack([margin(fit) for margin in features.values()]))
     accuracy = {name: _accuracy(on_test[:, i]) for i, name in enumerate(features)}
     accuracy["joint"] = _accuracy(on_test @ weights)
     accuracy["longer_wins"] = _accuracy(np.array([len(p.chosen.split()) - len(p.rejected.split()) for p in test]))
@@ -110,8 +113,10 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); give a folder or hub id") from error
     head.config.pad_token_id = tokenizer.pad_token_id
-    _freeze(head, config.trained_layers)
     both = _encode_pairs(tokenizer, pairs, config.max_length)
+    if config.trained_layers == 0:
+        return _fit_classifier(head.eval(), both, tokenizer.pad_token_id)
+    _freeze(head, config.trained_layers)
     examples = [{"chosen": c, "rejected": r} for c, r in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
     trainer = _PairwiseTrainer(
         model=head,
@@ -154,6 +159,31 @@ def _freeze(head: Any, trained_layers: int | None) -> None:
     for part in [*layers[len(layers) - trained_layers :], getattr(body, "pooler", None)]:
         if part is not None:
             part.requires_grad_(True)
+
+
+@torch.inference_mode()
+def _fit_classifier(head: Any, both: list[dict[str, list[int]]], pad: int) -> Any:
+    """The body as it is: one pass for the features, then a logistic regression for the classifier's weights.
+
+    The same Bradley-Terry model as below with the body frozen, at the cost of a single forward pass.
+    """
+    classifier = getattr(head, "classifier", None)
+    if not isinstance(classifier, torch.nn.Linear):
+        raise UserError("model.reward.trained_layers=0: this backbone has no linear classifier; give 1 or more, or null")
+    seen: list[torch.Tensor] = []
+    hook = classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    features = np.empty((len(both), classifier.in_features))
+    for indices in _batches(both):
+        _head_scores(head, _collate([both[i] for i in indices], pad))
+        features[indices] = seen.pop().float().numpy()
+    hook.remove()
+    margins = features[: len(both) // 2] - features[len(both) // 2 :]
+    scale = margins.std(0) + 1e-9
+    x, y = np.concatenate([margins, -margins]) / scale, np.repeat([1, 0], len(margins))
+    weights = LogisticRegression(fit_intercept=False, C=0.1, max_iter=2000).fit(x, y).coef_[0] / scale
+    classifier.weight.copy_(torch.as_tensor(weights)[None])
+    classifier.bias.zero_()
+    return head
 
 
 class _PairwiseTrainer(Trainer):

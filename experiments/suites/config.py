@@ -43,6 +43,7 @@ class EvaluationConfig(_Strict):
     best: BestPoint
     primary: str
     mode: Literal["max", "min"]
+    must_move: bool = False
     allow_overlap: list[str] = []
 
     @model_validator(mode="after")

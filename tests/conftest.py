@@ -1,4 +1,4 @@
-"""A tiny language for the tests of training: no download, milliseconds a step."""
+"""A tiny language shared by the tests: no download, milliseconds a step."""
 
 import pytest
 import torch
