@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -132,7 +133,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
         return loaded.pool, len(loaded.bad)
     if data.rows > len(loaded.pool):
         raise UserError(f"data.rows: {data.rows} is more than the {len(loaded.pool)} rows of {data.path}; give fewer")
-    rng = microworld.generator(config.seed.data, "pool rows")
+    rng = np.random.default_rng([config.seed.data, zlib.crc32(b"pool rows")])
     return loaded.pool.select(np.sort(rng.choice(len(loaded.pool), data.rows, replace=False))), len(loaded.bad)
 
 
