@@ -7,7 +7,7 @@ python -m experiments.claims check results       recompute every claims.json fro
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import pandas as pd
 from experiments import UserError, statistics, store
 from experiments import table as tables
 from experiments.claim_files import FOLDER, Claim, Selector, check, expand, load, quoted_series
-from experiments.suites.config import BestPoint
 
 __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_series", "recompute"]
 
@@ -52,7 +51,7 @@ class Measured:
         return float(statistics.p_value(claim.kind, self.estimate, claim.margin, self.open_above, self.open_below))
 
 
-def measure(claim: Claim, table: pd.DataFrame, best: BestPoint) -> Measured:
+def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     """The paired differences of one claim and their estimate, or the reason why there is none."""
     plan = tables.planned(table)
     if why := claim.not_comparable:
@@ -141,7 +140,7 @@ def _by_unit(table: pd.DataFrame, selector: Selector, metric: str, point: str) -
     return pd.DataFrame({"value": grouped["value"].mean(), "runs": grouped["run_id"].nunique(), "ids": ids})
 
 
-def _best_control(claim: Claim, table: pd.DataFrame, best: BestPoint) -> tuple[Selector | None, list[str]]:
+def _best_control(claim: Claim, table: pd.DataFrame, best: tables.Best) -> tuple[Selector | None, list[str]]:
     """The one control, or the best of several by the mean validation score: the test metric has no say in it.
 
     None, and why, where no pair has all of them: the strongest could be the one that is missing.
@@ -166,7 +165,7 @@ def _name(selector: Selector) -> str:
 
 
 def judge(
-    claims: Sequence[Claim], table: pd.DataFrame, *, best: BestPoint, experiment: str, alpha: float = statistics.ALPHA
+    claims: Sequence[Claim], table: pd.DataFrame, *, best: tables.Best, experiment: str, alpha: float = statistics.ALPHA
 ) -> list[dict[str, Any]]:
     """The content of `claims.json`: every claim with its estimate, interval and verdict, at a common risk `alpha`.
 
@@ -194,7 +193,7 @@ def _expand(claim: Claim, plan: pd.DataFrame) -> list[Claim]:
 
 
 def _entry(
-    claim: Claim, part: Claim, m: Measured, p: float | None, level: float | None, best: BestPoint, experiment: str
+    claim: Claim, part: Claim, m: Measured, p: float | None, level: float | None, best: tables.Best, experiment: str
 ) -> dict[str, Any]:
     low = high = needed = None
     verdict, notes = "inconclusive", [*([m.reason] if m.reason else []), *m.notes]
@@ -233,7 +232,7 @@ def _entry(
         "scope": _scope(part, m),
         "seeds_needed": needed,
         "note": "; ".join(notes),
-        "definition": {**claim.model_dump(mode="json"), "best": best.model_dump(mode="json")},
+        "definition": {**claim.model_dump(mode="json"), "best": asdict(best)},
     }
 
 
@@ -274,7 +273,7 @@ def rejudge(entries: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> list[d
     if not entries:
         return []
     definitions = {entry["definition"]["id"]: dict(entry["definition"]) for entry in entries}
-    best = BestPoint(**[definition.pop("best") for definition in definitions.values()][0])  # noqa: RUF015 (pops all)
+    best = tables.Best(**[definition.pop("best") for definition in definitions.values()][0])  # noqa: RUF015 (pops all)
     return judge([Claim(**d) for d in definitions.values()], table, best=best, experiment=entries[0]["experiment"])
 
 

@@ -19,13 +19,22 @@ from typing import Any
 import pandas as pd
 
 from experiments import store
-from experiments.suites.config import BestPoint
 
 SEEDS = ("pair", "base", "data", "select", "train")
 IDENTITY = ["run_id", "arm", *(f"seed_{name}" for name in SEEDS)]
 MEASURE = ["point", "suite", "metric", "value", "n", "tokens"]
 UNIT = ["seed_pair", "seed_base"]  # what arms are paired by; the base model follows from the pair unless it is swept
+Unit = tuple[int | None, int | None]
 REFERENCE = "full"  # the arm whose quality the others' time is measured to
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a run's best point, and the best of several controls, is chosen by: as `evaluation.best` of the config."""
+
+    suite: str
+    metric: str
+    mode: str  # max or min
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ def cells_frame(cells: Iterable[Cell]) -> pd.DataFrame:
 
 
 def runs_table(
-    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: BestPoint, reference: str = REFERENCE
+    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: Best, reference: str = REFERENCE
 ) -> pd.DataFrame:
     """All numbers of an experiment in long form.
 
@@ -61,15 +70,23 @@ def runs_table(
     """
     frame = cells_frame(cells)
     levels = [name for name in frame.columns if name not in IDENTITY]
+    references: dict[Unit, list[Cell]] = {}
+    for cell in cells:
+        if cell.arm == reference:
+            references.setdefault(_unit(cell), []).append(cell)
     rows: list[dict[Any, Any]] = []
     for cell, identity in zip(cells, frame.to_dict("records"), strict=True):
         record = records.get(cell.run_id)
         found = [("end", "run", "done", float(record is not None), None, None)]
         if record is not None:
-            target = _target(cell, cells, records, reference, best)
+            target = _target(cell, references.get(_unit(cell), []), records, best)
             found += [*_metrics(record), *_facts(record), *_time_to(record, target, best)]
         rows += [{**identity, **dict(zip(MEASURE, numbers, strict=True))} for numbers in found]
     return pd.DataFrame(rows, columns=[*IDENTITY, *MEASURE, *levels])
+
+
+def _unit(cell: Cell) -> Unit:
+    return cell.seeds.get("pair"), cell.seeds.get("base")
 
 
 def _metrics(record: Mapping[str, Any]) -> Iterable[tuple]:
@@ -96,23 +113,21 @@ def _facts(record: Mapping[str, Any]) -> Iterable[tuple]:
 
 
 def _target(
-    cell: Cell, cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], reference: str, best: BestPoint
+    cell: Cell, references: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: Best
 ) -> float | None:
     """The best validation score of the reference run that `cell` is compared with, or None if there is no such run.
 
     Where the reference arm was itself run at several levels, it is the run at the cell's own.
     """
-    unit = [cell.seeds.get(name) for name in ("pair", "base")]
-    same_unit = [c for c in cells if c.arm == reference and [c.seeds.get(name) for name in ("pair", "base")] == unit]
-    varied = {key for c in same_unit for key in c.levels if c.levels[key] != same_unit[0].levels.get(key)}
-    runs = {c.run_id for c in same_unit if all(c.levels.get(key) == cell.levels.get(key) for key in varied)}
+    varied = {key for c in references for key in c.levels if c.levels[key] != references[0].levels.get(key)}
+    runs = {c.run_id for c in references if all(c.levels.get(key) == cell.levels.get(key) for key in varied)}
     if len(runs) != 1 or (record := records.get(runs.pop())) is None:
         return None
     scores = [score for _, score in _curve(record, best)]
     return (max if best.mode == "max" else min)(scores, default=None)
 
 
-def _curve(record: Mapping[str, Any], best: BestPoint) -> list[tuple[float, float]]:
+def _curve(record: Mapping[str, Any], best: Best) -> list[tuple[float, float]]:
     """(seconds of training, validation score) in order, from before training on."""
     seconds = {0: 0.0, **{int(step): s for step, s in (record["cost"].get("train_s_at") or {}).items()}}
     curve = []
@@ -123,7 +138,7 @@ def _curve(record: Mapping[str, Any], best: BestPoint) -> list[tuple[float, floa
     return curve
 
 
-def _time_to(record: Mapping[str, Any], target: float | None, best: BestPoint) -> Iterable[tuple]:
+def _time_to(record: Mapping[str, Any], target: float | None, best: Best) -> Iterable[tuple]:
     curve = _curve(record, best)
     if target is None or not curve:
         return

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.suites.config import BestPoint
-from experiments.table import Cell
+from experiments.table import Best, Cell
 
-BEST = BestPoint(suite="validation", metric="em", mode="max")
+BEST = Best(suite="validation", metric="em", mode="max")
 STEPS = (48, 96, 192, 384)
 NONE = {"duplication": "none", "duplication.rate": 0.0, "duplication.k": None}
 QUICK: dict[str, tuple[str, dict[str, Any]]] = {
@@ -65,7 +64,8 @@ def record(
             "pool_rows": 4096, "rows": 4096 if cell.arm in ("full", "duplicated") else 725,
             "unique_rows": 725,
             "tokens": 50_000, "noise_rate": 0.5, "subset_noise_rate": 0.1, "kept_clean": 0.3, "duplicate_share": 0.0,
-            "response_words": 6.5, "subset_hash": cell.run_id, "set_aside": 0, "scorer_auroc": None, "reward_model": None,
+            "response_words": 6.5, "subset_hash": cell.run_id, "set_aside": 0, "scorer_auroc": None,
+            "reward_model": None,
         },
         "points": {f"step:{s}": {"step": s, "epoch": s / 128, "tokens": 500 * s} for s in STEPS},
         "best_val_step": best,

@@ -11,7 +11,6 @@ from scipy import stats
 from experiments import UserError, claims, statistics, store
 from experiments import table as tables
 from experiments.claim_files import FOLDER, Claim, check, expand, load, undecidable
-from experiments.suites.config import BestPoint
 from tests.experiments.synthetic import BEST, QUICK, cell, quickstart, record
 
 QUICKSTART = [
@@ -356,7 +355,7 @@ def test_the_best_control_is_chosen_on_validation_never_on_the_test():
     entry = one(table_of(scores, validation=validation), both)
     assert entry["control"] == {"arm": "b"}
     assert entry["estimate"] == pytest.approx(np.mean([0.5, 0.51, 0.48]))
-    least = BestPoint(suite="validation", metric="nll", mode="min")  # nll = 3 (1 - em): the same order
+    least = tables.Best(suite="validation", metric="nll", mode="min")  # nll = 3 (1 - em): the same order
     (entry,) = claims.judge([both], table_of(scores, validation=validation), best=least, experiment="test")
     assert entry["control"] == {"arm": "b"}
 

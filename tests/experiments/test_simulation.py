@@ -1,4 +1,4 @@
-"""The statistics on simulated experiments: planted effects are found with the stated power, false ones as rarely as stated.
+"""The statistics on simulated experiments: effects are found with the stated power, false ones as rarely as stated.
 
 The base models differ three times as much (in variance) as pairs on one base do, in the difference between arms as
 well: what holds for *these* base models then need not hold for others, and each scope is tested against its own truth.

@@ -2,7 +2,6 @@ import pandas as pd
 import pytest
 
 from experiments import table as tables
-from experiments.suites.config import BestPoint
 from experiments.table import Cell, first_crossing, matching, measured, planned, runs_table
 from tests.experiments.synthetic import BEST, STEPS, cell, quickstart, record
 
@@ -122,7 +121,7 @@ def test_time_is_measured_on_validation_and_in_its_direction():
         full.run_id: record(full, [0.9] * 4, validation=[0.1, 0.2, 0.3, 0.4]),
         quick.run_id: record(quick, [0.1] * 4, validation=[0.2, 0.4, 0.5, 0.6]),
     }
-    for best in (BEST, BestPoint(suite="validation", metric="nll", mode="min")):
+    for best in (BEST, tables.Best(suite="validation", metric="nll", mode="min")):
         table = runs_table([full, quick], records, best)
         assert value(table, "filtered", "cost/minutes_to_full", "to_full") == pytest.approx(96 / 40 / 60)
 

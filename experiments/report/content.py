@@ -1,0 +1,303 @@
+"""What a report says, computed once from the table of runs and the judged claims; pages and tables only lay it out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from experiments import statistics
+from experiments import table as tables
+
+LEVEL = 0.95  # of intervals that belong to no claim
+VERDICTS = {
+    "reproduced": "reproduced",
+    "contradicted": "contradicted",
+    "no_effect": "no effect",
+    "inconclusive": "undecided",
+    "not_comparable": "not comparable",
+}
+
+
+class BestPoint(Protocol):
+    """See `table.Best`."""
+
+    @property
+    def suite(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+
+
+class Evaluation(Protocol):
+    """What a report needs to know of `EvaluationConfig`: the metric that leads, its direction, and the best point's."""
+
+    @property
+    def best(self) -> BestPoint: ...
+    @property
+    def primary(self) -> str: ...
+    @property
+    def mode(self) -> str: ...
+
+
+def best_of(evaluation: Evaluation) -> tables.Best:
+    """`evaluation.best` as tables and claims take it."""
+    return tables.Best(evaluation.best.suite, evaluation.best.metric, evaluation.best.mode)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm over training. Arrays over steps; `pairs` is (pairs, steps) with NaN where nothing was measured."""
+
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    pairs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm at its levels: the mean over its pairs of whatever can be averaged."""
+
+    label: str
+    name: str
+    done: int
+    planned: int
+    score: float | None
+    low: float | None
+    high: float | None
+    means: Mapping[str, float]  # "suite/metric" of data and cost
+    curve: Curve
+    aurocs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run without a record."""
+
+    run_id: str
+    label: str
+    pair: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """All of a report."""
+
+    name: str
+    title: str
+    primary: str
+    mode: str
+    best: str
+    claims: Sequence[Mapping[str, Any]]  # the headline first
+    arms: Sequence[Arm]
+    baselines: Mapping[str, float]  # what the primary metric is before training, and for a majority guess if known
+    failures: Sequence[Failure]
+    facts: Sequence[tuple[str, str]]  # seeds, versions, environment
+    command: str
+    config_yaml: str
+    scorers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def arms(table: pd.DataFrame, evaluation: Evaluation) -> list[Arm]:
+    """One entry for each arm and its levels, in the order of the plan."""
+    plan = tables.planned(table)
+    keys = ["arm", *tables.levels_of(table)]
+    groups = [
+        dict(zip(keys, row, strict=True)) for row in plan[keys].drop_duplicates().itertuples(index=False, name=None)
+    ]
+    labels = _labels(groups)
+    found = []
+    for group, label in zip(groups, labels, strict=True):
+        rows = tables.matching(table, {key: None if _missing(value) else value for key, value in group.items()})
+        found.append(_arm(label, rows, evaluation))
+    return found
+
+
+def _arm(label: str, rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
+    plan = tables.planned(rows)
+    done = rows[(rows["suite"] == "run") & (rows["value"] > 0)]
+    score, low, high = interval(tables.measured(rows, evaluation.primary, "best_val"))
+    facts = rows[rows["suite"].isin(["data", "cost"]) & rows["value"].notna()]
+    aurocs = rows[(rows["suite"] == "scorer") & rows["value"].notna()]
+    return Arm(
+        label=label,
+        name=str(plan["arm"].iloc[0]),
+        done=len(done),
+        planned=len(plan),
+        score=score,
+        low=low,
+        high=high,
+        means={
+            str(name): float(v)
+            for name, v in facts.groupby(facts["suite"] + "/" + facts["metric"])["value"].mean().items()
+        },
+        curve=_curve(rows, evaluation),
+        aurocs={str(m).removeprefix("auroc:"): float(v) for m, v in aurocs.groupby("metric")["value"].mean().items()},
+    )
+
+
+def _curve(rows: pd.DataFrame, evaluation: Evaluation) -> Curve:
+    suite, _, metric = evaluation.primary.partition("/")
+    rows = rows[(rows["suite"] == suite) & (rows["metric"] == metric) & rows["point"].str.startswith("step:")]
+    rows = rows[rows["value"].notna()].assign(step=rows["point"].str.removeprefix("step:").astype(int))
+    wide = rows.pivot_table(index=tables.UNIT, columns="step", values="value", aggfunc="mean")
+    steps = wide.columns.to_numpy(int)
+    bands = [interval(rows[rows["step"] == step]) for step in steps]
+    mean, low, high = (np.array([b[i] if b[i] is not None else np.nan for b in bands], dtype=float) for i in range(3))
+    return Curve(steps, mean, low, high, wide.to_numpy(float).reshape(len(wide), len(steps)))
+
+
+def interval(rows: pd.DataFrame, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:
+    """Mean of `value` over pairs with its t interval, base models as fixed blocks; None for what cannot be had."""
+    units = rows.groupby(tables.UNIT)["value"].mean()
+    if units.empty:
+        return None, None, None
+    values, bases = units.to_numpy(float), units.index.get_level_values("seed_base").to_numpy()
+    if len(values) < 2:
+        return float(values[0]), None, None
+    e = statistics.estimate(values, bases)
+    low, high = e.interval(level)
+    return float(e.mean), float(low), float(high)
+
+
+def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The arm, and of its levels as few as tell it from others of the same name."""
+    labels = []
+    for group in groups:
+        same = [other for other in groups if other["arm"] == group["arm"]]
+        varied = [key for key in group if len({str(other[key]) for other in same}) > 1]
+        numbers = [
+            key for key in varied if all(isinstance(o[key], (int, float)) and not _missing(o[key]) for o in same)
+        ]
+        single = [key for key in numbers + varied if len({str(other[key]) for other in same}) == len(same)]
+        named = single[:1] or varied
+        labels.append(
+            " ".join([str(group["arm"]), *(f"{key.rpartition('.')[2]}={_plain(group[key])}" for key in named)])
+        )
+    return labels
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _plain(value: Any) -> str:
+    return "null" if _missing(value) else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def headline_first(claims: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Claims against the best of several controls lead; otherwise the experiment's order."""
+    return sorted(claims, key=lambda c: "best_of" not in c["definition"]["control"])
+
+
+def name_of(selector: Mapping[str, Any]) -> str:
+    """A selector in words: {arm: duplicated, duplication.rate: 0.25} is "duplicated rate=0.25"."""
+    if "best_of" in selector:
+        return "the best of " + ", ".join(map(name_of, selector["best_of"]))
+    return " ".join(str(v) if k == "arm" else f"{k.rpartition('.')[2]}={_plain(v)}" for k, v in selector.items())
+
+
+def effect(claim: Mapping[str, Any], value: float | None) -> str:
+    """A value on the claim's scale: a signed difference, or a ratio."""
+    if value is None:
+        return "open"
+    return f"×{math.exp(value):.3f}" if claim["scale"] == "log_ratio" else f"{value:+.3f}".replace("-", "−")
+
+
+def interval_of(claim: Mapping[str, Any]) -> str:
+    """The interval in words, or a dash."""
+    if claim["ci_low"] is None and claim["ci_high"] is None:
+        return "–"
+    return f"{effect(claim, claim['ci_low'])} to {effect(claim, claim['ci_high'])}"
+
+
+def evidence(claim: Mapping[str, Any]) -> str:
+    """What was measured, in one line without the verdict."""
+    if claim["verdict"] == "not_comparable":
+        return claim["note"]
+    parts = []
+    if claim["estimate"] is not None:
+        relation = "against" if claim["scale"] == "log_ratio" else "minus"
+        contrast = f"{name_of(claim['treatment'])} {relation} {name_of(claim['control'])}"
+        parts.append(f"{contrast}: {effect(claim, claim['estimate'])} in {claim['metric']}")
+        if claim["level"] is not None:
+            parts.append(f"{100 * claim['level']:.3g} % interval {interval_of(claim)}")
+        parts.append(f"{claim['pairs']} pair{'s' * (claim['pairs'] != 1)}")
+    text = ", ".join(parts)
+    if claim["seeds_needed"]:
+        text += f"; about {claim['seeds_needed']} pairs would decide it"
+    return "; ".join(part for part in (text, claim["note"]) if part)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table, a dash for none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A large number for a table."""
+    return "–" if value is None or math.isnan(value) else f"{value:,.0f}"
+
+
+ARM_COLUMNS = (
+    "arm",
+    "pairs",
+    "rows",
+    "tokens",
+    "noise kept",
+    "score",
+    "95 % interval",
+    "score s",
+    "select s",
+    "train s",
+)
+
+
+def arm_rows(found: Sequence[Arm]) -> list[list[str]]:
+    """The arm table as text, under `ARM_COLUMNS`."""
+    return [
+        [
+            arm.label,
+            f"{arm.done}" if arm.done == arm.planned else f"{arm.done} of {arm.planned}",
+            count(arm.means.get("data/rows")),
+            count(arm.means.get("data/tokens")),
+            number(arm.means.get("data/subset_noise_rate"), 2),
+            number(arm.score),
+            "–" if arm.low is None else f"{number(arm.low)} to {number(arm.high)}",
+            number(arm.means.get("cost/score_s"), 1),
+            number(arm.means.get("cost/select_s"), 1),
+            number(arm.means.get("cost/train_s"), 1),
+        ]
+        for arm in found
+    ]
+
+
+CLAIM_COLUMNS = ("claim", "verdict", "estimate", "interval", "level", "margin", "p", "pairs", "scope", "size")
+
+
+def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The claim table as text, under `CLAIM_COLUMNS`."""
+    return [
+        [
+            claim["id"],
+            VERDICTS[claim["verdict"]],
+            "–" if claim["estimate"] is None else effect(claim, claim["estimate"]),
+            interval_of(claim),
+            "–" if claim["level"] is None else f"{100 * claim['level']:.3g} %",
+            f"×{math.exp(claim['margin']):.3g}" if claim["scale"] == "log_ratio" else f"{claim['margin']:g}",
+            "–" if claim["p"] is None else f"{claim['p']:.2g}",
+            str(claim["pairs"]),
+            claim["scope"],
+            claim["size"] or "–",
+        ]
+        for claim in claims
+    ]
