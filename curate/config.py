@@ -12,7 +12,6 @@ SelectionKind = Literal[
     "all", "threshold", "top_k", "top_fraction", "random", "random_length_matched", "longest", "clean"
 ]
 NoiseKind = Literal["none", "swapped_response", "near_miss", "truncated", "off_format", "mixture", "correlated"]
-TemplateKey = Literal["without_input", "with_input"]
 ExampleField = Literal["instruction", "input", "output", "category", "near_miss"]
 
 
@@ -29,12 +28,14 @@ class DataConfig(_Config):
     fields: dict[ExampleField, str | None] | None = None
     pairs: str | None = None
     pairs_valid: str | None = None
-    template: dict[TemplateKey, str]
+    template: dict[str, str]
     paraphrases: list[str] = []
 
     @field_validator("template")
     @classmethod
     def _placeholders(cls, template: dict[str, str]) -> dict[str, str]:
+        if unknown := set(template) - {"without_input", "with_input"}:
+            raise ValueError(f"{min(unknown)}: there is no such template; give without_input and with_input")
         for key, needed in (("without_input", ["{instruction}"]), ("with_input", ["{instruction}", "{input}"])):
             missing = [name for name in needed if name not in template.get(key, "")]
             if missing:

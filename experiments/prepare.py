@@ -110,7 +110,7 @@ def reward_folder(config: Config) -> Path:
 
 def reward_template(config: Config) -> dict[str, str]:
     """How the reward model reads a prompt."""
-    return config.model.reward.template or dict(config.data.template)
+    return config.model.reward.template or {**config.data.template}
 
 
 def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -121,8 +121,10 @@ def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) ->
         from train.reward_model import Pair, train_reward_model
 
         reward = config.model.reward
-        base = build_base(config, say) if reward.backbone is None or reward.reference is not None else None
-        backbone = base if reward.backbone is None else minilm() if reward.backbone == "minilm" else reward.backbone
+        if reward.backbone is None:
+            backbone: str | Path = build_base(config, say)
+        else:
+            backbone = minilm() if reward.backbone == "minilm" else reward.backbone
         pairs, valid = ([Pair(*p) for p in part] for part in preference_pairs(config))
         say(f"reward model on {min(len(pairs), reward.max_pairs or len(pairs))} preference pairs")
         template = reward_template(config)

@@ -81,7 +81,7 @@ def finetune(
         trainer = _CompletionTrainer(
             model=model,
             args=_arguments(training, steps, seed, nowhere),
-            train_dataset=encoded,  # type: ignore[arg-type]  # a list serves as a map-style data set
+            train_dataset=encoded,  # a list serves as a map-style data set
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         )
         trainer.remove_callback(PrinterCallback)

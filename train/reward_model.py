@@ -138,7 +138,7 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
             dataloader_pin_memory=False,
             use_cpu=not torch.cuda.is_available(),
         ),
-        train_dataset=examples,  # type: ignore[arg-type]
+        train_dataset=examples,
         data_collator=lambda batch: _collate(
             [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
         ),
