@@ -1,4 +1,4 @@
-"""How fast `score_pairs` is against the obvious alternatives, in one process. Prints ratios; asserts nothing.
+"""How fast `score_pairs` is against the obvious alternatives, in one process: the best of three rounds, as ratios.
 
 python tests/benchmarks/bench_scoring.py [model] [pairs] [data]
 
@@ -24,6 +24,7 @@ from transformers import (
 from curate.example import load_pool
 from curate.scoring.reward_model import score_pairs
 
+ROUNDS = 3
 TEXT = "<|prompter|>{}<|endoftext|><|assistant|>{}<|endoftext|>"
 
 
@@ -46,7 +47,7 @@ def random_model():
         share_att_key=True,
         type_vocab_size=0,
         position_biased_input=False,
-        num_labels=1,
+        num_labels=1,  # type: ignore[call-arg]
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]")
     return DebertaV2ForSequenceClassification(config).eval(), tokenizer
@@ -79,8 +80,8 @@ def in_order_of_arrival(model, tokenizer, texts: list[str], size: int = 16) -> n
 
 
 def main() -> None:
-    name, count, data = (*sys.argv[1:], *(None, None, None)[len(sys.argv) - 1 :])
-    count = int(count or 200)
+    given = dict(enumerate(sys.argv))
+    name, count, data = given.get(1), int(given.get(2, 200)), given.get(3)
     if name:
         model, tokenizer = AutoModelForSequenceClassification.from_pretrained(name), AutoTokenizer.from_pretrained(name)
         model.eval()
@@ -105,15 +106,16 @@ def main() -> None:
             model, tokenizer, prompts, responses, template="chapter", token_budget=budget
         )
     one_by_one(model, tokenizer, texts[:10])  # warm up
-    reference: tuple[float, np.ndarray] | None = None
-    for way, run in ways.items():
-        started = time.perf_counter()
-        scores = run()
-        seconds = time.perf_counter() - started
-        reference = reference or (seconds, scores)
-        difference = np.abs(scores - reference[1]).max()
-        speed = f"{seconds:6.1f} s  {tokens / seconds:7.0f} tokens/s  {reference[0] / seconds:5.2f}x"
-        print(f"{way:32} {speed}  largest difference {difference:.1e}")
+    best, scores = dict.fromkeys(ways, float("inf")), {}
+    for _ in range(ROUNDS):  # taken in turns, so that a busy moment of the machine does not fall on one way alone
+        for way, run in ways.items():
+            started = time.perf_counter()
+            scores[way] = run()
+            best[way] = min(best[way], time.perf_counter() - started)
+    base = "one by one"
+    for way, seconds in best.items():
+        speed = f"{seconds:6.1f} s  {tokens / seconds:7.0f} tokens/s  {best[base] / seconds:5.2f}x"
+        print(f"{way:32} {speed}  largest difference {np.abs(scores[way] - scores[base]).max():.1e}")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from curate.__main__ import main
 
 ROWS = [{"instruction": f"q{at}", "input": "", "output": " ".join(["word"] * (at + 1))} for at in range(20)]
 
@@ -108,25 +111,39 @@ GOOD = {"data.path": "in.jsonl", "out.path": "out.json", "selection.threshold": 
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    tmp_path: Path, source: Path, changes: dict[str, str | None], message: str
+    tmp_path: Path,
+    source: Path,
+    changes: dict[str, str | None],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     overrides = [f"{key}={value}" for key, value in {**GOOD, **changes}.items() if value is not None]
-    ended = run(tmp_path, *overrides)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error: ")
-    assert message in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["curate", *overrides])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main sets its own
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as main does, here for this test only
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert message in said.err
+    assert said.err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"in.jsonl", "out.json.set_aside.jsonl"}
 
 
 def test_keys_are_checked_before_any_file_is_read(tmp_path: Path) -> None:
     ended = run(tmp_path, "data.path=none.json", "out.path=out.json", "selection=top_k", "selection.k=0")
-    assert ended.stderr.startswith("error: selection.k=0")
+    assert ended.returncode == 2
+    assert ended.stderr == "error: selection.k=0: should be greater than or equal to 1\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, source: Path) -> None:
-    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)); from curate.__main__ import main; main()"
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500));"
+    code += "from curate.__main__ import main; main()"
     overrides = [f"{key}={value}" for key, value in GOOD.items()]
     ended = subprocess.run(
         [sys.executable, "-c", code, *overrides], cwd=tmp_path, capture_output=True, text=True, timeout=300

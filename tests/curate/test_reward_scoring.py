@@ -77,9 +77,9 @@ def test_the_known_example(reward_model_folder: Path) -> None:
 def test_the_known_example_on_the_real_model() -> None:
     prompts = ["Explain backpropagation.", "Write a Python one-liner that reverses a string.", "asdfasdfasdf"]
     responses = [
-        "Backpropagation computes how the loss changes with every weight of a neural network. It applies the chain rule "
-        "from the output layer back to the input, reusing each layer's result, so that one backward pass gives all "
-        "gradients; an optimizer then changes the weights a little against them.",
+        "Backpropagation computes how the loss changes with every weight of a neural network. It applies the chain "
+        "rule from the output layer back to the input, reusing each layer's result, so that one backward pass gives "
+        "all gradients; an optimizer then changes the weights a little against them.",
         "`reversed_string = text[::-1]`: a slice with step -1 walks through the string backwards.",
         "I'm sorry, I don't understand. Please rephrase your question.",
     ]
@@ -181,7 +181,7 @@ def test_models_that_are_no_reward_model(tmp_path: Path, tokenizer: Any) -> None
         "num_hidden_layers": 1,
         "num_attention_heads": 1,
     }
-    two = BertConfig(**small, intermediate_size=8, num_labels=2)
+    two = BertConfig(**small, intermediate_size=8, num_labels=2)  # type: ignore[call-arg]
     BertForSequenceClassification(two).save_pretrained(tmp_path / "two")
     BertModel(BertConfig(**small, intermediate_size=8)).save_pretrained(tmp_path / "bare")
     for name, message in (
