@@ -53,6 +53,7 @@ def cells_frame(cells: Iterable[Cell]) -> pd.DataFrame:
     for cell in cells:
         levels = {key: value for key, value in cell.levels.items() if key.removeprefix("seed.") not in SEEDS}
         seeds = {f"seed_{name}": cell.seeds.get(name) for name in SEEDS}
+        seeds["seed_base"] = seeds["seed_base"] or 0  # none: there is one base model
         rows.append({"run_id": cell.run_id, "arm": cell.arm, **seeds, **levels})
     return pd.DataFrame(rows, columns=None if rows else IDENTITY)
 

@@ -1,7 +1,7 @@
-"""Figures by matplotlib, each drawn for three places: a PNG and an SVG file, and an inline SVG that follows the page.
+"""Figures by matplotlib, as SVG: a file each, and inline in the page, drawn for wide and for narrow windows.
 
-In an inline SVG colours are CSS variables, so that it is light or dark with the page. No text becomes paths, ids are
-fixed by content and no date is written: two builds give the same bytes.
+In the page colours are CSS variables, so that a figure is light or dark with it. Text stays text, ids are fixed by
+content and no date is written: two builds give the same bytes.
 """
 
 import html
@@ -76,7 +76,7 @@ Draw = Callable[[Content, float, Mapping[str, str]], Figure]
 
 
 def draw_all(content: Content, folder: Path) -> list[Drawing]:
-    """Draw what there is data for; writes `<name>.png` and `<name>.svg` for each into `folder`."""
+    """Draw what there is data for, as `<name>.svg` in `folder`, where no others are left."""
     plans: list[tuple[str, Draw, str, str]] = []
     measured = [arm for arm in content.arms if len(arm.curve.steps)]
     if measured:
@@ -90,21 +90,17 @@ def draw_all(content: Content, folder: Path) -> list[Drawing]:
         )
         caption += " margin. Filled: decided."
         plans.append(("claims", _forest, _forest_alt(content), caption))
+    for stale in folder.glob("*.*"):
+        if stale.stem not in [name for name, *_ in plans]:
+            stale.unlink()
     return [_drawing(content, folder, *plan) for plan in plans]
 
 
 def _drawing(content: Content, folder: Path, name: str, draw: Draw, alt: str, caption: str) -> Drawing:
     placeholder = {key: colours[0] for key, colours in COLOURS.items()}
-    light = {key: colours[1] for key, colours in COLOURS.items()}
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         wide, narrow = (_svg(draw(content, width, placeholder)) for width in (WIDE, NARROW))
-        figure = draw(content, WIDE, light)
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        plt.close(figure)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(png.getvalue())
-    store.write_atomic(folder / f"{name}.svg", _recoloured(wide, light))
+    store.write_atomic(folder / f"{name}.svg", _alone(wide))
     return Drawing(name, alt, caption, _inline(wide, alt), _inline(narrow, alt))
 
 
@@ -115,10 +111,11 @@ def _svg(figure: Figure) -> str:
     return text.getvalue()
 
 
-def _recoloured(svg: str, colours: Mapping[str, str]) -> str:
-    for key, value in colours.items():
-        svg = svg.replace(COLOURS[key][0], value)
-    return svg.replace(">\n <defs>", ">\n <rect width='100%' height='100%' fill='white'/>\n <defs>", 1)
+def _alone(svg: str) -> str:
+    """The figure as a file of its own: light, on white."""
+    for placeholder, light, _ in COLOURS.values():
+        svg = svg.replace(placeholder, light)
+    return svg.replace(">\n <defs>", '>\n <rect width="100%" height="100%" fill="white"/>\n <defs>', 1)
 
 
 def _inline(svg: str, alt: str) -> str:
