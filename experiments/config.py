@@ -221,7 +221,7 @@ def expand(blocks: Iterable[Mapping[str, Any]], axes: Mapping[str, Iterable[Any]
     """The cells of an experiment, one whole pair of arms after the other.
 
     Args:
-        blocks: each a mapping from key to a value or a list of values; the axes of a block are crossed, blocks are added.
+        blocks: each maps keys to a value or a list of values; the axes of a block are crossed, blocks are added.
         axes: key to values from the command line. They take the place of the same key in every block, except that
             `arm` chooses among the blocks' arms where it can: `arm=full` is not "every recipe under the name full".
         pairs: `seed.pair` runs over range(pairs) unless it is an axis.

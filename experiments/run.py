@@ -10,24 +10,29 @@ What is finished is never run again: after an interruption, or with more axes, t
 Exit codes: 0 all is there, 1 runs failed or are missing, 2 a mistake in what was asked for, 130 interrupted.
 """
 
+# ruff: noqa: E402
 import os
 
-# One thread a process: runs, not operations, are what is done side by side. Read by libraries when they are imported.
+# One thread a process: runs, not operations, are what is done side by side. Libraries read this when they are imported.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import multiprocessing
 import re
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
-from hydra_plugins.paired_sweeper import PairedSweeper
+from hydra.errors import HydraException, OverrideParseException
+from hydra_plugins.paired_sweeper import SWEEP_PID, PairedSweeper, interrupted
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -49,24 +54,28 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     return execute(validate(cfg), experiment.name, experiment.claims)
 
 
-def execute(config: Config, experiment: str | None = None, claims: Sequence[str] = ()) -> dict[str, Any]:
+def execute(config: Config, experiment: str | None = None, claim_names: Sequence[str] = ()) -> dict[str, Any]:
     """Do one run unless it is done; never raises for a run that fails.
 
     Returns:
         `run_id`, `error` (None if the run is done, else one line) and `mistake` (the error is the user's to mend).
     """
-    from experiments import pipeline
+    from experiments import claim_files, pipeline
 
     name = run_id(config)
     outcome: dict[str, Any] = {"run_id": name, "error": None, "mistake": False}
     folder = store.run_folder(config.store.root, name)
+    _watch_parent()
     try:
         with store.lock(folder):  # another process may be at the same run: it is waited for, not repeated
             if store.read(folder) is None:
                 store.open_run(folder, config.model_dump(mode="json"))
+                quoted = claim_files.quoted_series(claim_files.load(claim_names))
                 record = pipeline.run(config, folder)
-                tracking.mirror(config, folder, record, experiment=experiment, claims=claims)
+                tracking.mirror(config, folder, record, experiment=experiment, quoted=quoted)
     except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from None
         outcome["error"], outcome["mistake"] = one_line(error), isinstance(error, MISTAKES)
         try:
             trace = None if outcome["mistake"] else traceback.format_exc()
@@ -74,6 +83,21 @@ def execute(config: Config, experiment: str | None = None, claims: Sequence[str]
         except OSError:
             pass  # a full disk takes no notes either; the outcome still says why
     return outcome
+
+
+@cache
+def _watch_parent() -> None:
+    """End a worker when the sweep that started it is gone: one that is killed must not leave others computing."""
+    if not multiprocessing.current_process().name.startswith("Loky"):
+        return  # the sweep's own process, or a cluster's
+    parent = os.environ.get(SWEEP_PID)
+
+    def watch() -> None:
+        while str(os.getppid()) == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def one_line(error: BaseException) -> str:
@@ -85,7 +109,9 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         text = f"{text}\n{cause}".strip()
-    if missing := re.search(r"Could not (?:override|append to config) '?([^'\n]+?)'?\.", text):
+    if isinstance(error, OverrideParseException):
+        text = f"{error.override}: {text.splitlines()[0]}; give key=value, with quotes around special characters"
+    if missing := re.search(r"Could not (?:override|append to config\.?) '([^'\n]+)'", text):
         node = getattr(cause, "parent_node", None)
         keys = f"; use one of {', '.join(sorted(map(str, node)))}" if node else "; see --help"
         return f"{missing.group(1)}: no such key{keys}"

@@ -1,11 +1,11 @@
 """The store: plain files, each run in a folder named after what determines its result.
 
-    <root>/<run id>/config.yaml      what was asked for (secrets left out), written first
-                    metrics.jsonl    the curve, a line a measurement, flushed as it is made
-                    items.parquet    per-item results
-                    record.json      written last and atomically: its presence means done
-                    failed.json      why there is no record
-    <root>/cache/                    what runs share (base models, reward models, scores), by content
+<root>/<run id>/config.yaml      what was asked for (secrets left out), written first
+                metrics.jsonl    the curve, a line a measurement, flushed as it is made
+                items.parquet    per-item results
+                record.json      written last and atomically: its presence means done
+                failed.json      why there is no record
+<root>/cache/                    what runs share (base models, reward models, scores), by content
 """
 
 import json
@@ -78,7 +78,9 @@ def check_writable(root: Path) -> None:
             probe.write(b"\0" * 4096)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UserError(f"store.root={root}: {reason}; free or choose a writable folder with store.root=FOLDER") from None
+        raise UserError(
+            f"store.root={root}: {reason}; free or choose a writable folder with store.root=FOLDER"
+        ) from None
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ def lock(folder: Path) -> FileLock:
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> Path:
-    """Make `folder` ready for a run: nothing of an earlier attempt is left, and `config.yaml` says what is asked for."""
+    """Make `folder` ready for a run: nothing of an earlier attempt is left, `config.yaml` says what is asked."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.name != ".lock":
@@ -169,7 +171,9 @@ def finished(root: Path | str) -> set[str]:
     if not Path(root).is_dir():
         return set()
     with os.scandir(root) as entries:
-        return {e.name for e in entries if e.name not in RESERVED and os.path.exists(os.path.join(e.path, "record.json"))}
+        return {
+            e.name for e in entries if e.name not in RESERVED and os.path.exists(os.path.join(e.path, "record.json"))
+        }
 
 
 def records(root: Path | str, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:

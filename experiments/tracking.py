@@ -138,7 +138,7 @@ def _curves(folder: Path) -> dict[int, dict[str, float]]:
 
 def _summary(record: Mapping[str, Any]) -> dict[str, float]:
     """The figures at the best validation point and at the end, and what they cost."""
-    flat = {}
+    flat: dict[str, float] = {}
     for point in ("best_val", "end"):
         for suite, metrics in record["metrics"].get(point, {}).items():
             flat |= {f"{point}/{suite}/{name}": cell["value"] for name, cell in metrics.items()}

@@ -3,25 +3,27 @@
 Installed as `hydra_plugins.paired_sweeper`, the name space in which Hydra allows sweepers.
 """
 
+import os
 import shlex
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.paired_sweeper.plan import Plan, describe, make_plan
+from hydra_plugins.paired_sweeper.progress import Monitor
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments import UserError, store
+from experiments import UserError, claim_files, store
+from experiments.claim_files import Claim
 from experiments.config import ExperimentConfig, validate_experiment
-from hydra_plugins.paired_sweeper.plan import Plan, describe, make_plan
-from hydra_plugins.paired_sweeper.progress import Monitor
+from experiments.table import cells_frame
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -30,6 +32,7 @@ ConfigStore.instance().store(
     provider="quality-vs-quantity",
 )
 
+SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
 PLANS = ("run", "only", "report")
 
 
@@ -48,9 +51,9 @@ class PairedSweeper(Sweeper):
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         experiment = validate_experiment(self.config)
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
-        root = plan.root
-        store.check_writable(root)
-        done = store.finished(root)
+        claims = _claims(plan, experiment.claims)
+        store.check_writable(plan.root)
+        done = store.finished(plan.root)
         missing = [run_id for run_id in plan.configs if run_id not in done]
         jobs = self._jobs()
         console.print(describe(plan, missing, jobs, experiment.name))
@@ -61,13 +64,17 @@ class PairedSweeper(Sweeper):
         if missing and self.config.plan == "run":
             try:
                 outcomes = self._run(plan, missing, jobs, console)
-            except KeyboardInterrupt:
-                kept = len(store.finished(root) & plan.configs.keys())
-                console.print(f"\nstopped: {kept} of {len(plan.configs)} runs are done and kept; go on with\n    {command()}")
+            except BaseException as error:
+                if not interrupted(error):
+                    raise
+                kept = len(store.finished(plan.root) & plan.configs.keys())
+                console.print(
+                    f"\nstopped: {kept} of {len(plan.configs)} runs are done and kept; go on with\n    {command()}"
+                )
                 raise SystemExit(130) from None
-        self._report(plan, experiment, console)
-        code = self._failures(plan, outcomes, console)
-        if code:
+        without = self._missing(plan, outcomes)
+        self._report(plan, experiment, claims, without, console)
+        if code := self._exit_code(plan, without, outcomes, console):
             raise SystemExit(code)
 
     def _jobs(self) -> int:
@@ -80,20 +87,22 @@ class PairedSweeper(Sweeper):
         """Build what the missing runs share, then launch them; returns the outcomes of `experiments.run.execute`."""
         from experiments import prepare
 
+        os.environ[SWEEP_PID] = str(os.getpid())
         prepare.prepare([plan.configs[run_id] for run_id in missing], jobs, console.print)
         outcomes: dict[str, dict[str, Any]] = {}
+        batches = [missing]
         with Monitor(plan, missing, console):
-            for _attempt in range(3):
-                left = [run_id for run_id in missing if run_id not in outcomes]
-                if not left:
-                    break
-                began = time.time()
+            while batches:
+                batch, began = batches.pop(0), time.time()
                 try:
-                    outcomes |= self._launch(plan, left)
+                    outcomes |= self._launch(plan, batch)
                 except TerminatedWorkerError:
-                    # A worker was killed, most likely for its memory, and took the launch with it. Those that were
-                    # under way have failed; the others are launched again.
-                    outcomes |= self._casualties(plan, left, began)
+                    # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
+                    # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
+                    over, begun = self._after_death(plan, batch, began)
+                    outcomes |= over
+                    left = [run_id for run_id in batch if run_id not in over and run_id not in begun]
+                    batches = [*([left] if left else []), *([run_id] for run_id in begun), *batches]
         return outcomes
 
     def _launch(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -108,67 +117,100 @@ class PairedSweeper(Sweeper):
             outcomes[run_id] = value if isinstance(value, dict) else failed
         return outcomes
 
-    def _casualties(self, plan: Plan, run_ids: list[str], began: float) -> dict[str, dict[str, Any]]:
-        outcomes = {}
-        for run_id in run_ids:
+    def _after_death(self, plan: Plan, batch: list[str], began: float) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """The outcomes of a launch that was cut short, as the store has them, and the runs that were under way."""
+        over: dict[str, dict[str, Any]] = {}
+        begun = []
+        for run_id in batch:
             folder = store.run_folder(plan.root, run_id)
-            started = (folder / "config.yaml").exists() and (folder / "config.yaml").stat().st_mtime >= began - 1
-            if store.read(folder) is not None:
-                outcomes[run_id] = {"run_id": run_id, "error": None, "mistake": False}
-            elif failure := store.failure(folder) if started else None:
-                outcomes[run_id] = {"run_id": run_id, "error": failure["error"], "mistake": False}
-            elif started:
-                error = "its process was killed (out of memory?); fewer at a time: hydra.launcher.n_jobs=1"
+            config = folder / "config.yaml"
+            if not (config.exists() and config.stat().st_mtime >= began - 1):  # -1: coarse clocks of file systems
+                continue
+            failed = store.failure(folder)
+            if store.read(folder) is not None or failed:
+                over[run_id] = {"run_id": run_id, "error": failed and failed["error"], "mistake": False}
+            elif len(batch) == 1:
+                error = "its process was killed (out of memory?); try fewer at a time: hydra.launcher.n_jobs=1"
                 store.fail(folder, run_id, error)
-                outcomes[run_id] = {"run_id": run_id, "error": error, "mistake": False}
-        return outcomes
+                over[run_id] = {"run_id": run_id, "error": error, "mistake": False}
+            else:
+                begun.append(run_id)
+        if not over and not begun:  # killed before it began: nothing can be run
+            raise UserError("hydra.launcher.n_jobs: its processes are killed when they start; free memory or lower it")
+        return over, begun
 
-    def _failures(self, plan: Plan, outcomes: dict[str, dict[str, Any]], console: Console) -> int:
-        """Say what is missing and why; the exit code."""
-        records = store.finished(plan.root)
-        absent = [run_id for run_id in plan.configs if run_id not in records]
-        if not absent:
+    def _missing(self, plan: Plan, outcomes: dict[str, dict[str, Any]]) -> dict[str, str]:
+        """run id -> why there is no record."""
+        done = store.finished(plan.root)
+        missing = {}
+        for run_id in plan.configs:
+            if run_id not in done:
+                note = outcomes.get(run_id) or store.failure(store.run_folder(plan.root, run_id)) or {}
+                missing[run_id] = note.get("error") or "was not run"
+        return missing
+
+    def _exit_code(
+        self, plan: Plan, missing: dict[str, str], outcomes: dict[str, dict[str, Any]], console: Console
+    ) -> int:
+        """Say what is missing and why, each reason once."""
+        if not missing:
             return 0
-        reasons: dict[str, list[str]] = {}
-        for run_id in absent:
-            note = outcomes.get(run_id) or store.failure(store.run_folder(plan.root, run_id)) or {}
-            reasons.setdefault(note.get("error") or "was not run", []).append(run_id)
-        for reason, run_ids in reasons.items():
-            which = ", ".join(run_ids[:3]) + (", ..." if len(run_ids) > 3 else "")
-            print(f"{len(run_ids)} of {len(plan.configs)} runs missing ({which}): {reason}", file=sys.stderr)
+        for reason in dict.fromkeys(missing.values()):
+            runs = [run_id for run_id in missing if missing[run_id] == reason]
+            which = ", ".join(runs[:3]) + (", ..." if len(runs) > 3 else "")
+            print(f"{len(runs)} of {len(plan.configs)} runs missing ({which}): {reason}", file=sys.stderr)
         if outcomes:
             console.print(f"the others are kept; see failed.json in {plan.root}/<run>; go on with\n    {command()}")
-        return 2 if outcomes and all(outcomes.get(i, {}).get("mistake") for i in absent) else 1
+        return 2 if all(outcomes.get(run_id, {}).get("mistake") for run_id in missing) else 1
 
-    def _report(self, plan: Plan, experiment: ExperimentConfig, console: Console) -> None:
+    def _report(
+        self, plan: Plan, experiment: ExperimentConfig, claims: list[Claim], missing: dict[str, str], console: Console
+    ) -> None:
         """The experiment's report and claim table, or a line a run where there is no experiment."""
         records = store.records(plan.root, plan.configs)
         if experiment.name is None:
             for cell in plan.cells:
                 if cell.run_id in records:
-                    levels = " ".join(f"{key}={value}" for key, value in cell.levels.items())
-                    console.print(f"{cell.arm} pair {cell.seeds['pair']} {levels}: {plan.root / cell.run_id}")
+                    levels = "".join(f" {key}={value}" for key, value in cell.levels.items())
+                    console.print(f"{cell.arm} pair {cell.seeds['pair']}{levels}: {plan.root / cell.run_id}")
             return
         if not records:
             return
-        from experiments import claims as claims_module
         from experiments import report
 
-        out = Path(plan.root) / "reports" / experiment.name
-        cells = [cell for cell in plan.cells if cell.run_id in records]
-        claims = report.build(
+        out = plan.root / "reports" / experiment.name
+        judged = report.build(
             experiment.name,
             experiment.title,
-            cells,
+            plan.cells,
             records,
-            claims_module.load(experiment.claims),
+            claims,
             out,
             command(),
             plan.config_yaml,
+            evaluation=plan.evaluation,
+            failures=missing,
         )
-        if claims:
-            console.print(report.claim_table(claims))
+        if judged:
+            console.print(report.claim_table(judged))
         console.print(f"report: {out / 'index.html'}")
+
+
+def _claims(plan: Plan, names: list[str]) -> list[Claim]:
+    """The experiment's claims, checked against the plan; of a plan that was narrowed, those that it can decide."""
+    claims = claim_files.load(names)
+    if not plan.narrowed:
+        claim_files.check(claims, plan.cells)
+        return claims
+    frame = cells_frame(plan.cells)
+    return [claim for claim in claims if claim_files.undecidable(claim, frame) is None]
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether `error` came of Ctrl-C, be it that a library's clean-up turned it into something else."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def command() -> str:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments import UserError, store
 from experiments.config import Config, check_paths, expand, run_id, validate, validate_experiment
+from experiments.suites.config import EvaluationConfig
 from experiments.table import Cell
 
 
@@ -35,6 +36,12 @@ class Plan:
     overrides: dict[str, list[str]]
     root: Path
     config_yaml: str
+    narrowed: bool  # the command line has axes of its own, so that not every claim may be decided
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """What the report leads with: that of the first run."""
+        return next(iter(self.configs.values())).evaluation
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
         overrides=overrides,
         root=Path(str(OmegaConf.select(master, "store.root"))),
         config_yaml=_yaml(master),
+        narrowed=bool(axes.keys() - {"seed.pair"}),
     )
 
 
@@ -115,14 +123,21 @@ def _axis(override: Override) -> list[Any]:
     if override.is_delete() or override.is_add():
         raise UserError(f"{override.input_line}: an axis must be a key that exists; leave out the + or ~")
     if override.is_interval_sweep():
-        raise UserError(f"{override.input_line}: an interval has no first and last run; use range(...) or a list of values")
+        raise UserError(
+            f"{override.input_line}: an interval has no first and last run; use range(...) or a list of values"
+        )
     values = override.sweep_iterator(Transformer.identity) if override.is_sweep_override() else [override.value()]
     return [value.text if isinstance(value, QuotedString) else value for value in values]
 
 
 def _encode(value: Any) -> str:
     """A value in the grammar of Hydra's overrides: JSON, but names are left unquoted."""
-    if isinstance(value, str) and value.isascii() and value.isidentifier() and value.lower() not in ("true", "false", "null", "inf", "nan"):
+    if (
+        isinstance(value, str)
+        and value.isascii()
+        and value.isidentifier()
+        and value.lower() not in ("true", "false", "null", "inf", "nan")
+    ):
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -155,7 +170,9 @@ def _level(key: str, tree: dict[str, Any], choices: dict[str, str]) -> Any:
 
 
 def _yaml(master: DictConfig) -> str:
-    tree = {key: OmegaConf.to_container(master[key]) if OmegaConf.is_config(master[key]) else master[key] for key in master}
+    tree = {
+        key: OmegaConf.to_container(master[key]) if OmegaConf.is_config(master[key]) else master[key] for key in master
+    }
     tree.pop("hydra", None)
     return yaml.safe_dump(store.redact(tree), sort_keys=False, allow_unicode=True)
 
@@ -172,8 +189,11 @@ def describe(plan: Plan, missing: list[str], jobs: int, name: str | None) -> str
     arms = len({(cell.arm, *sorted((k, str(v)) for k, v in cell.levels.items())) for cell in plan.cells})
     pairs = len({cell.seeds["pair"] for cell in plan.cells})
     bases = _bases_to_build(plan.configs[run_id] for run_id in missing)
-    head = f"{name or 'no experiment'}: {_count(len(plan.configs), 'run')} ({_count(arms, 'cell')} x {_count(pairs, 'pair')})"
-    lines = [f"{head}, {len(plan.configs) - len(missing)} done, {len(missing)} to do, {_count(bases, 'base model')} to build"]
+    size = f"{_count(arms, 'cell')} x {_count(pairs, 'pair')}"
+    head = f"{name or 'no experiment'}: {_count(len(plan.configs), 'run')} ({size})"
+    lines = [
+        f"{head}, {len(plan.configs) - len(missing)} done, {len(missing)} to do, {_count(bases, 'base model')} to build"
+    ]
     if missing:
         lines.append(_estimate(plan, missing, jobs, bases))
     return "\n".join(lines)
@@ -202,7 +222,7 @@ def _estimate(plan: Plan, missing: list[str], jobs: int, bases: int) -> str:
     else:
         seconds = seconds * len(missing) + BASE_S * _probe() / PROBE_S * bases
     minutes = seconds / min(jobs, len(missing)) / 60
-    return f"about {max(1, round(minutes))} min on {_count(jobs, 'process')[:-1] + 'es' * (jobs > 1)} ({source})"
+    return f"about {max(1, round(minutes))} min on {jobs} process{'es' * (jobs > 1)} ({source})"
 
 
 def _history(root: Path, config: Config) -> tuple[float | None, str]:

@@ -3,11 +3,11 @@
 import threading
 import time
 
+from hydra_plugins.paired_sweeper.plan import Plan
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments import store
-from hydra_plugins.paired_sweeper.plan import Plan
 
 POLL_S = 1.0
 LINE_S = 15.0  # between two lines where there is no terminal to draw a bar on
@@ -78,4 +78,4 @@ class Monitor:
         from experiments import report
 
         self.console.print("the first pair of arms (one pair decides nothing yet)")
-        self.console.print(report.arm_table(self.first_pair, records))
+        self.console.print(report.arm_table(self.first_pair, records, self.plan.evaluation))

@@ -6,7 +6,16 @@ import shutil
 import pytest
 
 from experiments import UserError
-from experiments.config import RESULTS_VERSION, check_paths, content_hash, essence, expand, run_id, validate, validate_experiment
+from experiments.config import (
+    RESULTS_VERSION,
+    check_paths,
+    content_hash,
+    essence,
+    expand,
+    run_id,
+    validate,
+    validate_experiment,
+)
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
 
@@ -90,7 +99,11 @@ DIFFERENT = [
     ("rate", ["noise=mixture", "noise.rate=0.2"], ["noise=mixture", "noise.rate=0.4"]),
     ("kind of noise", ["noise=mixture"], ["noise=truncated"]),
     ("scorer", ["arm=filtered"], ["arm=filtered_bt"]),
-    ("scores that choose lengths", ["arm=random_length_matched"], ["arm=random_length_matched", "scorer=reward_model_bt"]),
+    (
+        "scores that choose lengths",
+        ["arm=random_length_matched"],
+        ["arm=random_length_matched", "scorer=reward_model_bt"],
+    ),
     ("size", ["arm=longest", "selection.fraction=0.1"], ["arm=longest", "selection.fraction=0.2"]),
     ("learning rate", ["training.lr=0.001"], ["training.lr=0.002"]),
     ("reward model's training", ["arm=filtered", "model.reward.lr=0.1"], ["arm=filtered", "model.reward.lr=0.2"]),
@@ -163,7 +176,9 @@ def test_one_whole_pair_comes_before_the_next():
 
 
 def test_the_command_line_wins_over_blocks():
-    cells = expand([{"arm": "full", "noise.rate": 0.5}, {"arm": "random"}], {"noise.rate": [0, 0.2], "seed.pair": [4]}, 9)
+    cells = expand(
+        [{"arm": "full", "noise.rate": 0.5}, {"arm": "random"}], {"noise.rate": [0, 0.2], "seed.pair": [4]}, 9
+    )
     assert [(c["arm"], c["noise.rate"], c["seed.pair"]) for c in cells] == [
         ("full", 0, 4), ("full", 0.2, 4), ("random", 0, 4), ("random", 0.2, 4),
     ]  # fmt: skip
@@ -172,7 +187,11 @@ def test_the_command_line_wins_over_blocks():
 def test_arms_on_the_command_line_choose_among_the_blocks():
     blocks = [{"arm": ["full", "random"]}, {"arm": "duplicated", "duplication.rate": [0.25, 1.0]}]
     assert expand(blocks, {"arm": ["random"]}, 1) == [{"arm": "random", "seed.pair": 0}]
-    assert [c["arm"] for c in expand(blocks, {"arm": ["random", "duplicated"]}, 1)] == ["random", "duplicated", "duplicated"]
+    assert [c["arm"] for c in expand(blocks, {"arm": ["random", "duplicated"]}, 1)] == [
+        "random",
+        "duplicated",
+        "duplicated",
+    ]
     # an arm that no block has takes the place of theirs
     assert {c["arm"] for c in expand(blocks, {"arm": ["new"]}, 1)} == {"new"}
 

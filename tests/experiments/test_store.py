@@ -87,7 +87,15 @@ def test_secrets_are_left_out(key):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("tokens", 5), ("max_tokens", "5"), ("keywords", "a"), ("tokenizer", "x"), ("token_budget", 256), ("monkey", "b"), ("key", None)],
+    [
+        ("tokens", 5),
+        ("max_tokens", "5"),
+        ("keywords", "a"),
+        ("tokenizer", "x"),
+        ("token_budget", 256),
+        ("monkey", "b"),
+        ("key", None),
+    ],
 )
 def test_what_only_looks_like_a_secret_is_kept(key, value):
     assert store.redact({key: value}) == {key: value}

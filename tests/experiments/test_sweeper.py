@@ -60,7 +60,7 @@ def test_a_job_composes_to_the_run_that_was_planned(make):
 
 @pytest.mark.parametrize("value", ["12", "true", "null", "a b", "a,b", "it's", 'say "x"', "ünïcode", "[1]", "a/b.json"])
 def test_any_text_survives_the_way_to_a_job(make, value):
-    plan, compose = make()
+    _, compose = make()
     tree = compose([f"tracking.project={planning._encode(value)}"])
     assert tree.tracking.project == value
 

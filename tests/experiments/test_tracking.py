@@ -72,7 +72,11 @@ def test_an_offline_run_reads_back_with_its_curve(run, tmp_path, capfd, monkeypa
     assert {point["quoted/alpagasus"] for point in curve} == {0.7}
     (table,) = Path(tmp_path).glob("wandb/offline-run-*/files/media/table/claims/*.json")
     series = json.loads(table.read_text())["data"]
-    assert [(x, y) for x, name, y in series if name == "quoted: arXiv:2307.08701"] == [(48000, 0.7), (96000, 0.7), (144000, 0.7)]
+    assert [(x, y) for x, name, y in series if name == "quoted: arXiv:2307.08701"] == [
+        (48000, 0.7),
+        (96000, 0.7),
+        (144000, 0.7),
+    ]
     assert [(x, y) for x, name, y in series if name == "ood/em"] == [(48000, 0.25), (96000, 0.5), (144000, 0.75)]
 
     summary = {key: value for part in parts(rows, "summary") for key, value in part["update"].items()}

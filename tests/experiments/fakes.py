@@ -1,0 +1,67 @@
+"""Stands in for the long parts of a run (pools, models, figures), so that what is around them is tested in seconds.
+
+`python -m tests.experiments.fakes <overrides>` is the command line with them. FAKE_SECONDS: how long a run takes;
+FAKE_DEATH=ARM:PAIR: kill the process of that run.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from experiments import pipeline, prepare, report, run, store
+from experiments.config import run_id
+
+
+def fake_run(config, folder: Path):
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    if os.environ.get("FAKE_DEATH") == f"{config.arm}:{config.seed.pair}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    value = 0.5 + 0.01 * config.seed.train
+    with store.MetricsLog(folder) as log:
+        log.write(tokens=1000, step=48, epoch=0.4, suite="ood", metric="em", value=value)
+    metrics = {"ood": {"em": {"value": value, "n": 900}}}
+    record = {
+        "run_id": run_id(config),
+        "arm": config.arm,
+        "metrics": {"best_val": metrics, "end": metrics},
+        "cost": {"train_s": time.perf_counter()},
+        "environment": {"pid": os.getpid()},
+    }
+    store.finish(folder, record)
+    return record
+
+
+def fake_build(name, title, cells, records, claims, out: Path, command, config_yaml, *, evaluation, failures):
+    store.write_atomic(
+        out / "runs.csv", "\n".join(f"{cell.run_id},{cell.arm}" for cell in cells if cell.run_id in records)
+    )
+    store.write_atomic(out / "command", command)
+    return []
+
+
+def install(put=setattr) -> None:
+    """Put the stand-ins in their places, with `put(module, name, value)`."""
+    put(pipeline, "run", fake_run)
+    put(prepare, "prepare", lambda configs, jobs, progress: progress(f"preparing {len(configs)}"))
+    put(report, "build", fake_build)
+    put(report, "arm_table", lambda *_, **__: "the arms")
+    put(report, "claim_table", lambda *_, **__: "the claims")
+
+
+_execute = run.execute
+
+
+def execute(*arguments):
+    """What a worker calls in place of `experiments.run.execute`."""
+    install()
+    return _execute(*arguments)
+
+
+if __name__ == "__main__":
+    from tests.experiments import fakes  # under its real name, for workers to find
+
+    fakes.install()
+    run.execute = fakes.execute
+    sys.exit(run.cli())

@@ -1,0 +1,278 @@
+"""The command line: what is done stays done, what fails is said, and mistakes are one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import UserError, pipeline, run, store
+from tests.experiments import fakes
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO_ARMS = ("experiment=quickstart", "arm=full,random", "experiment.pairs=2")
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capfd):
+    """cli(*arguments): exit code, stdout and stderr of a command with stand-ins for the long parts."""
+    monkeypatch.chdir(tmp_path)
+    fakes.install(lambda module, name, value: monkeypatch.setattr(module, name, value, raising=False))
+
+    def call(*arguments):
+        argv = ["run.py", "-m", "launcher=serial", "tracking=none", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        try:
+            code = run.cli()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr()
+
+    return call
+
+
+def runs_of(folder):
+    return sorted(path.parent.name for path in Path(folder).glob("*/record.json"))
+
+
+def test_an_experiment_runs_reports_and_leaves_nothing_but_its_store(cli, tmp_path):
+    code, out, err = cli(*TWO_ARMS)
+    assert (code, err) == (0, "")
+    assert "quickstart: 4 runs (2 cells x 2 pairs), 0 done, 4 to do" in out
+    assert "report: runs/reports/quickstart/index.html" in out
+    assert len(runs_of("runs")) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert len((tmp_path / "runs/reports/quickstart/runs.csv").read_text().splitlines()) == 4
+    assert "python -m experiments.run -m launcher=serial" in (tmp_path / "runs/reports/quickstart/command").read_text()
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {*runs_of("runs"), "reports"}
+
+
+def test_a_rerun_does_no_work(cli, monkeypatch):
+    cli(*TWO_ARMS)
+    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("trained again"))
+    code, out, _ = cli(*TWO_ARMS)
+    assert code == 0
+    assert "4 done, 0 to do" in out
+    assert "preparing" not in out
+    assert "report: " in out
+
+
+def test_only_what_is_new_is_run(cli):
+    cli(*TWO_ARMS)
+    before = runs_of("runs")
+    code, out, _ = cli("experiment=quickstart", "arm=full,random,longest", "experiment.pairs=2")
+    assert code == 0
+    assert "4 done, 2 to do" in out
+    assert set(before) < set(runs_of("runs"))
+
+
+def test_plan_only_runs_nothing(cli, monkeypatch):
+    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("ran"))
+    code, out, _ = cli(*TWO_ARMS, "plan=only")
+    assert code == 0
+    assert "4 to do" in out
+    assert "min on 1 process" in out
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_report_is_made_of_what_is_there_and_says_what_is_missing(cli, monkeypatch):
+    cli(*TWO_ARMS)
+    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("ran"))
+    code, _, err = cli("experiment=quickstart", "arm=full,random,longest", "experiment.pairs=2", "plan=report")
+    assert code == 1
+    assert "2 of 6 runs missing" in err
+    assert "was not run" in err
+    assert len(Path("runs/reports/quickstart/runs.csv").read_text().splitlines()) == 4
+    assert cli(*TWO_ARMS, "plan=report")[0] == 0
+
+
+def test_a_failed_run_is_recorded_and_the_rest_go_on(cli, monkeypatch):
+    def sometimes(config, folder):
+        if config.arm == "full" and config.seed.pair == 0:
+            raise ZeroDivisionError("two\nlines")
+        return fakes.fake_run(config, folder)
+
+    monkeypatch.setattr(pipeline, "run", sometimes)
+    code, out, err = cli(*TWO_ARMS)
+    assert code == 1
+    assert len(runs_of("runs")) == 3
+    (note,) = Path("runs").glob("*/failed.json")
+    failed = json.loads(note.read_text())
+    assert failed["error"] == "ZeroDivisionError: two lines"
+    assert "Traceback" in failed["trace"]
+    assert err.splitlines() == [f"1 of 4 runs missing ({failed['run_id']}): ZeroDivisionError: two lines"]
+    assert "go on with" in out
+    monkeypatch.setattr(pipeline, "run", fakes.fake_run)
+    assert cli(*TWO_ARMS)[0] == 0
+    assert len(runs_of("runs")) == 4
+    assert not list(Path("runs").glob("*/failed.json"))
+
+
+def test_a_mistake_found_in_every_run_is_said_once(cli, monkeypatch):
+    def bad(*_):
+        raise UserError("selection.threshold=9: keeps no row; lower it")
+
+    monkeypatch.setattr(pipeline, "run", bad)
+    code, _, err = cli(*TWO_ARMS)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "4 of 4 runs missing" in err
+    assert "selection.threshold=9: keeps no row; lower it" in err
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(cli, monkeypatch):
+    full = OSError(28, "No space left on device")
+    real = store.write_atomic
+
+    def sometimes(config, folder):
+        if config.arm == "random":
+            monkeypatch.setattr(store, "write_atomic", lambda *_: (_ for _ in ()).throw(full))  # no notes either
+            raise full
+        monkeypatch.setattr(store, "write_atomic", real)
+        return fakes.fake_run(config, folder)
+
+    monkeypatch.setattr(pipeline, "run", sometimes)
+    code, _, err = cli("experiment=quickstart", "arm=full,random", "experiment.pairs=1")
+    assert code != 0
+    assert "no space left on device" in err
+    assert "Traceback" not in err
+    assert len(runs_of("runs")) == 1
+
+
+def test_a_store_that_is_not_writable_is_one_line(cli):
+    Path("file").write_text("")
+    code, out, err = cli(*TWO_ARMS, "store.root=file/runs")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: store.root=file/runs: ")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("noise.rat=0.3", "noise.rat: no such key; use one of kind, rate"),
+        ("colour=red", "colour: no such key"),
+        ("noise=loud", "noise=loud: no such option; use one of correlated, mixture"),
+        ("experiment=none_such", "experiment=none_such: no such option; use one of "),
+        ("noise.rate=2", "noise.rate=2: should be less than or equal to 1"),
+        ("selection.k=-1", "selection.k=-1: should be greater than or equal to 1"),
+        ("data.path=/not/there.json", "data.path=/not/there.json: no such file"),
+        ("plan=later", "plan=later: no such plan; use one of run, only, report"),
+        ("noise.rate=[", "noise.rate=["),
+        ("noise.rate", "noise.rate"),
+        ("arm=nobody", "arm=nobody: no such option; use one of duplicated, "),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_mend(cli, argument, said):
+    code, out, err = cli("noise=mixture", "arm=random", argument) if "noise=" not in argument else cli(argument)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert said in err
+    assert not Path("runs").exists()
+
+
+def test_one_run_without_an_experiment(cli):
+    code, out, err = cli("arm=random", "seed.pair=3")
+    assert (code, err) == (0, "")
+    (name,) = runs_of("runs")
+    assert f"random pair 3: runs/{name}" in out
+    assert store.read(Path("runs") / name)["arm"] == "random"
+
+
+def test_two_processes_do_not_repeat_each_other(configured, monkeypatch):
+    config = configured("tracking=none")
+    fakes.install(lambda module, name, value: monkeypatch.setattr(module, name, value, raising=False))
+    assert run.execute(config)["error"] is None
+    monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("ran again"))
+    assert run.execute(config)["error"] is None
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def start(tmp_path, *arguments, **environment):
+    command = [
+        sys.executable,
+        "-m",
+        "tests.experiments.fakes",
+        "-m",
+        f"store.root={tmp_path / 'runs'}",
+        "tracking=none",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [*command, *arguments], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(process, condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def test_kill_9_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path):
+    arguments = (*TWO_ARMS, "launcher=serial")
+    process = start(tmp_path, *arguments, FAKE_SECONDS="0.4")
+    wait_for(process, lambda: len(runs_of(tmp_path / "runs")) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=20)
+    kept = {name: (tmp_path / "runs" / name / "record.json").read_bytes() for name in runs_of(tmp_path / "runs")}
+    assert 2 <= len(kept) < 4
+    again = start(tmp_path, *arguments)
+    out, err = again.communicate(timeout=120)
+    assert (again.returncode, err) == (0, "")
+    assert f"{len(kept)} done, {4 - len(kept)} to do" in out
+    assert len(runs_of(tmp_path / "runs")) == 4
+    for name, record in kept.items():
+        assert (tmp_path / "runs" / name / "record.json").read_bytes() == record
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path):
+    process = start(tmp_path, *TWO_ARMS, "launcher=serial", FAKE_SECONDS="0.5")
+    wait_for(process, lambda: len(runs_of(tmp_path / "runs")) == 1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert "runs are done and kept; go on with" in out
+    assert "python -m experiments.run" in out
+
+
+def test_a_worker_that_is_killed_takes_no_other_run_with_it(tmp_path):
+    arguments = ("experiment=quickstart", "arm=full,random", "experiment.pairs=3", "hydra.launcher.n_jobs=2")
+    process = start(tmp_path, *arguments, FAKE_DEATH="random:1")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert len(runs_of(tmp_path / "runs")) == 5
+    (note,) = (tmp_path / "runs").glob("*/failed.json")
+    assert "its process was killed" in json.loads(note.read_text())["error"]
+    assert "1 of 6 runs missing" in err
+    assert "Traceback" not in err
+    assert "5 done, 1 to do" in start(tmp_path, *arguments).communicate(timeout=120)[0]
+    assert len(runs_of(tmp_path / "runs")) == 6
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
+    process = start(tmp_path, *TWO_ARMS, "hydra.launcher.n_jobs=2", FAKE_SECONDS="1")
+    wait_for(process, lambda: len(list((tmp_path / "runs").glob("*/config.yaml"))) >= 2)
+    workers = [
+        int(status.parent.name)
+        for status in Path("/proc").glob("[0-9]*/status")
+        if f"PPid:\t{process.pid}\n" in status.read_text() and "popen_loky" in (status.parent / "cmdline").read_text()
+    ]
+    assert workers
+    process.kill()
+    process.wait(timeout=20)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a worker goes on"
+        time.sleep(0.1)
