@@ -220,6 +220,11 @@ def interval_of(claim: Mapping[str, Any]) -> str:
     return f"{effect(claim, claim['ci_low'])} to {effect(claim, claim['ci_high'])}"
 
 
+def margin_of(claim: Mapping[str, Any]) -> str:
+    """The margin on the claim's scale; that of a ratio is also its inverse."""
+    return f"×{math.exp(claim['margin']):.4g}" if claim["scale"] == "log_ratio" else f"{claim['margin']:g}"
+
+
 def evidence(claim: Mapping[str, Any]) -> str:
     """What was measured, in one line without the verdict."""
     if claim["verdict"] == "not_comparable":
@@ -230,7 +235,7 @@ def evidence(claim: Mapping[str, Any]) -> str:
         contrast = f"{name_of(claim['treatment'])} {relation} {name_of(claim['control'])}"
         parts.append(f"{contrast}: {effect(claim, claim['estimate'])} in {claim['metric']}")
         if claim["level"] is not None:
-            parts.append(f"{100 * claim['level']:.3g} % interval {interval_of(claim)}")
+            parts.append(f"{100 * claim['level']:.4g} % interval {interval_of(claim)}")
         parts.append(f"{claim['pairs']} pair{'s' * (claim['pairs'] != 1)}")
     text = ", ".join(parts)
     if claim["seeds_needed"]:
@@ -281,7 +286,7 @@ def arm_rows(found: Sequence[Arm]) -> list[list[str]]:
     ]
 
 
-CLAIM_COLUMNS = ("claim", "verdict", "estimate", "interval", "level", "margin", "p", "pairs", "scope", "size")
+CLAIM_COLUMNS = ("claim", "verdict", "estimate", "interval", "level", "margin", "p", "pairs", "quoted size")
 
 
 def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -292,11 +297,10 @@ def claim_rows(claims: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             VERDICTS[claim["verdict"]],
             "–" if claim["estimate"] is None else effect(claim, claim["estimate"]),
             interval_of(claim),
-            "–" if claim["level"] is None else f"{100 * claim['level']:.3g} %",
-            f"×{math.exp(claim['margin']):.3g}" if claim["scale"] == "log_ratio" else f"{claim['margin']:g}",
+            "–" if claim["level"] is None else f"{100 * claim['level']:.4g} %",
+            margin_of(claim),
             "–" if claim["p"] is None else f"{claim['p']:.2g}",
             str(claim["pairs"]),
-            claim["scope"],
             claim["size"] or "–",
         ]
         for claim in claims

@@ -13,6 +13,7 @@ from experiments.report.content import (
     claim_rows,
     evidence,
     headline_first,
+    margin_of,
     number,
 )
 from experiments.report.figures import COLOURS, Drawing
@@ -194,7 +195,7 @@ def _details(claim: Any) -> list[tuple[str, str]]:
             "judged by",
             f"{claim['metric']} at {claim['point']}, {claim['scale'].replace('_', ' ')}, kind {claim['kind']}",
         ),
-        ("margin", f"{claim['margin']:g}"),
+        ("margin", margin_of(claim)),
         ("scope", claim["scope"]),
         ("pairs that would decide it", str(claim["seeds_needed"] or "")),
         ("note", claim["note"]),

@@ -24,7 +24,7 @@ def claim_table(claims: Sequence[Mapping[str, Any]]) -> Table:
             Text(row["estimate"]),
             Text(row["interval"]),
             row["pairs"],
-            Text(row["scope"]),
+            Text(claim["scope"]),
         )
     return table
 
