@@ -1,0 +1,59 @@
+"""Every file of conf/ composes to a config that passes its checks, and every experiment to a plan."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.claim_files import load
+from experiments.config import NOT_OF_A_RUN, Config, validate, validate_experiment
+from experiments.run import CONF
+
+# what some options need beside their name
+NEEDS = {
+    "data=file": ["data.path=pool.jsonl"],
+    "model=hf": ["model.path=gpt2"],
+    "selection=threshold": ["selection.threshold=0.5"],
+    "selection=top_k": ["selection.k=10"],
+}
+GROUPS = [group.name for group in sorted(CONF.iterdir()) if group.is_dir() and group.name != "claim"]
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+CLAIMS = sorted(path.stem for path in (CONF / "claim").glob("*.yaml"))
+EXTRAS = {"launcher=slurm": "hydra_plugins.hydra_submitit_launcher", "launcher=ray": "hydra_plugins.hydra_ray_launcher"}
+
+
+def tree_of(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_passes_its_checks(option):
+    if option in EXTRAS:
+        pytest.importorskip(EXTRAS[option])
+    tree = tree_of(option, *NEEDS.get(option, []))
+    config = validate(tree)
+    validate_experiment(tree)
+    group, name = option.split("=")
+    if group == "arm":
+        assert config.arm == name
+    if group in ("noise", "selection"):
+        assert getattr(config, group).kind == name
+    if group == "experiment":
+        assert tree.experiment.name == name
+
+
+def test_the_default_has_every_key_that_a_run_has():
+    tree = tree_of()
+    assert set(tree) - set(NOT_OF_A_RUN) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_is_read(name):
+    assert load([name])[0].id == name
+
+
+def test_every_group_says_what_it_is_in_its_first_lines():
+    for path in Path(CONF).rglob("*.yaml"):
+        first = path.read_text(encoding="utf-8").splitlines()[:2]
+        assert any(line.startswith("# ") and not line.startswith("# @package") for line in first), path
