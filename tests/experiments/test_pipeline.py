@@ -1,0 +1,167 @@
+"""The run itself, end to end at its smallest: subset, curve, record, and the promises about them."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from curate import UserError
+from curate.example import column, make_pool
+from experiments import pipeline, prepare, store
+from experiments.config import run_id, validate
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def make(composed, root):
+    torch.set_num_threads(1)
+
+    def config(*overrides):
+        return validate(composed("debug=tiny", f"store.root={root}", *overrides))
+
+    return config
+
+
+def run(config):
+    folder = store.run_folder(config.store.root, run_id(config))
+    if store.read(folder) is None:
+        store.open_run(folder, config.model_dump(mode="json"))
+        pipeline.run(config, folder)
+    return store.read(folder), folder
+
+
+def test_a_record_holds_what_others_rely_on(make):
+    record, folder = run(make("noise=mixture", "seed.pair=1"))
+    assert record["status"] == "done" and record["seeds"]["base"] == 1
+    assert set(record["metrics"]) == {"step:0", "step:3", "step:6", "best_val", "end"}
+    suites = {"validation", "id", "entity", "wording", "composition", "ood"}
+    assert suites <= set(record["metrics"]["end"])
+    assert record["metrics"]["end"]["id"]["em"]["n"] == 12 and record["metrics"]["step:3"]["id"]["em"]["n"] == 8
+    assert record["metrics"]["end"] == record["metrics"]["step:6"]
+    assert record["metrics"]["best_val"] == record["metrics"][f"step:{record['best_val_step']}"]
+    assert record["data"]["noise_rate"] == 0.5 == record["data"]["subset_noise_rate"]
+    assert record["cost"]["tokens_seen"] == record["points"]["step:6"]["tokens"] > record["points"]["step:3"]["tokens"] > 0
+    assert "cloze" in record["metrics"]["end"]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {line["step"] for line in lines} == {3, 6}
+    items = pq.read_table(folder / "items.parquet").to_pylist()
+    ours = [i["em"] for i in items if i["point"] == "step:6" and i["suite"] == "id"]
+    assert np.mean(ours) == pytest.approx(record["metrics"]["end"]["id"]["em"]["value"])
+    assert not list(folder.glob("*.safetensors"))
+
+
+def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
+    record, folder = run(make("seed.pair=0"))
+    log = (folder / "metrics.jsonl").read_bytes()
+    (folder / "record.json").unlink()
+    torch.manual_seed(99)
+    again, _ = run(make("seed.pair=0"))
+    for part in ("cost", "environment"):
+        del record[part], again[part]
+    assert store.canonical(record) == store.canonical(again)
+    assert (folder / "metrics.jsonl").read_bytes() == log
+
+
+def test_arms_of_a_pair_share_base_noise_and_order(make):
+    configs = [make(f"arm={arm}", "noise=mixture", "seed.pair=1") for arm in ("full", "random", "oracle", "longest")]
+    pools = [pipeline.corrupt(pipeline.clean_pool(c)[0], kind="mixture", rate=0.5, seed=c.seed.data) for c in configs]
+    assert len({json.dumps([column(p, n) for n in ("output", "noise_kind")]) for p in pools}) == 1
+    assert len({prepare.base_folder(c) for c in configs}) == 1
+    assert {c.seed.train for c in configs} == {1}
+    assert prepare.base_folder(make("seed.pair=0")) != prepare.base_folder(configs[0])
+
+
+def test_each_arm_trains_on_what_it_says(make):
+    data = {arm: run(make(f"arm={arm}", "noise=mixture"))[0]["data"] for arm in ("full", "random", "oracle", "longest")}
+    assert data["full"]["rows"] == 200
+    assert {data[a]["rows"] for a in ("random", "oracle", "longest")} == {round(0.177 * 200)}
+    assert data["oracle"]["subset_noise_rate"] == 0.0
+    assert data["longest"]["response_words"] > data["full"]["response_words"]
+    assert len({d["subset_hash"] for d in data.values()}) == 4
+
+
+def test_filtered_and_its_length_matched_control_use_the_reward_model(make):
+    filtered, _ = run(make("arm=filtered", "noise=mixture"))
+    matched, _ = run(make("arm=random_length_matched", "noise=mixture"))
+    plain, _ = run(make("arm=filtered_bt", "noise=mixture"))
+    assert filtered["data"]["rows"] == matched["data"]["rows"] == 35
+    assert abs(filtered["data"]["response_words"] - matched["data"]["response_words"]) < 1.0
+    assert filtered["data"]["subset_hash"] != matched["data"]["subset_hash"] != plain["data"]["subset_hash"]
+    assert set(filtered["data"]["scorer_auroc"]) == {"near_miss", "off_format", "swapped_response", "truncated", "all"}
+    assert set(filtered["data"]["reward_model"]) == {"head", "likelihood", "joint", "longer_wins"}
+    assert filtered["cost"]["score_s"] > 0
+    assert filtered["cost"]["scorer_train_s"] > 0
+
+
+def test_a_cached_score_keeps_its_price(make):
+    config = make("arm=filtered", "noise=mixture")
+    first, folder = run(config)
+    (folder / "record.json").unlink()
+    again, _ = run(config)
+    assert again["cost"]["score_s"] == pytest.approx(first["cost"]["score_s"])
+
+
+def test_duplicates_fill_the_slots(make):
+    over = ["arm=duplicated", "noise=mixture", "duplication=concentrated", "duplication.rate=1.0", "duplication.k=16"]
+    record, _ = run(make(*over))
+    assert (record["data"]["rows"], record["data"]["unique_rows"]) == (200, 16)
+    assert record["data"]["duplicate_share"] == pytest.approx(184 / 200)
+
+
+def test_auroc_is_right_on_a_small_case():
+    kinds = [None, None, "truncated", "near_miss"]
+    found = pipeline.auroc(np.array([3.0, 1.0, 0.0, 2.0]), kinds)
+    assert found == {"near_miss": 0.5, "truncated": 1.0, "all": 0.75}
+    assert pipeline.auroc(np.array([1.0, 1.0, 1.0, 1.0]), kinds)["all"] == 0.5
+    assert pipeline.auroc(np.array([1.0, np.nan, 0.0, np.nan]), kinds)["all"] == 1.0
+
+
+def test_a_leak_fails_the_run_unless_it_is_allowed_by_name(make):
+    config = make()
+    suites = pipeline.suites_of(config)
+    leaked = suites[2].instructions[0]
+    rows = make_pool([{"instruction": leaked.upper(), "output": "ok : x ."}], "test")
+    with pytest.raises(UserError, match=r"evaluation\.suites\.entity: 1 of its prompts"):
+        pipeline.check_overlap(config, rows, suites)
+    pipeline.check_overlap(make("evaluation.allow_overlap=[entity]"), rows, suites)
+    clean, _ = pipeline.clean_pool(config)
+    pipeline.check_overlap(config, clean, suites)
+
+
+def test_a_saved_model_comes_with_its_subset(make):
+    from train.models import load_causal_lm
+
+    record, folder = run(make("model.save=true", "seed.pair=1"))
+    manifest = json.loads((folder / "model" / "subset.json").read_text())
+    assert manifest["subset_hash"] == record["data"]["subset_hash"] and len(manifest["ids"]) == 200
+    load_causal_lm(folder / "model")
+    assert not list(folder.rglob("*.bin"))
+
+
+def test_a_run_that_moves_nothing_fails(make):
+    suites = pipeline.suites_of(make())
+    items = [
+        {"point": point, "suite": "entity", "item": i, "nats": 4.0 + shift * (1 + i % 2), "tokens": 2.0}
+        for point, shift in (("step:0", 0.0), ("step:6", -1.0), ("step:7", 0.0))
+        for i in range(8)
+    ]
+    pipeline.check_moved(items, suites, 6)
+    with pytest.raises(pipeline.NotMoved, match="did not move"):
+        pipeline.check_moved(items, suites, 7)
+
+
+def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
+    heard = []
+    configs = [make(f"arm={a}", f"seed.pair={p}", f"store.root={tmp_path}") for a in ("full", "random") for p in (0, 1)]
+    prepare.prepare(configs, 2, heard.append)
+    built = sorted(p.name for p in (tmp_path / "cache" / "models").glob("base-*") if p.is_dir())
+    assert len(built) == 2
+    assert not list((tmp_path / "cache" / "models").glob("*.part"))
+    for config in configs:
+        assert (prepare.base_folder(config) / "model.safetensors").exists()
