@@ -47,7 +47,7 @@ def random_model():
         share_att_key=True,
         type_vocab_size=0,
         position_biased_input=False,
-        num_labels=1,  # type: ignore[call-arg]
+        num_labels=1,
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]")
     return DebertaV2ForSequenceClassification(config).eval(), tokenizer

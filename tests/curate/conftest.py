@@ -66,7 +66,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     plain.add_special_tokens(special)
     plain.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1")
     return PreTrainedTokenizerFast(
-        tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]", eos_token="<|endoftext|>"
+        tokenizer_object=plain,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="<|endoftext|>",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
@@ -83,7 +87,7 @@ def reward_model_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
             intermediate_size=64,
             max_position_embeddings=512,
             pad_token_id=tokenizer.pad_token_id,
-            num_labels=1,  # type: ignore[call-arg]
+            num_labels=1,
         )
     )
     template = "<|prompter|>{}<|endoftext|><|assistant|>{}<|endoftext|>"

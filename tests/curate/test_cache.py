@@ -112,7 +112,7 @@ def test_kill_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
 
 
 def test_two_writers_agree(tmp_path: Path) -> None:
-    """Two processes score the same 300 keys, each with values of its own: both return what was stored first."""
+    """Two processes score the same 100 keys, each with values of its own: both return what was stored first."""
     program = """
         import sys
         from pathlib import Path
@@ -122,7 +122,7 @@ def test_two_writers_agree(tmp_path: Path) -> None:
             for row in rows:
                 yield [row], [float(sys.argv[2])], 0.0
 
-        keys = [f"k{at}" for at in range(300)]
+        keys = [f"k{at}" for at in range(100)]
         print(sorted(cached_scores(Path(sys.argv[1]), "s", keys, compute).values.tolist()))
     """
     writers = [
@@ -134,7 +134,7 @@ def test_two_writers_agree(tmp_path: Path) -> None:
     results = [writer.communicate(timeout=120)[0] for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert results[0] == results[1] != ""
-    stored = cached_scores(tmp_path, "s", [f"k{at}" for at in range(300)], never).values.tolist()
+    stored = cached_scores(tmp_path, "s", [f"k{at}" for at in range(100)], never).values.tolist()
     assert str(sorted(stored)) == results[0].strip()
 
 

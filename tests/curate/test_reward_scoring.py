@@ -120,9 +120,9 @@ def test_equal_to_pair_by_pair(bert: Any, tokenizer: Any, template: str, budget:
 
 
 def test_the_templates_differ(bert: Any, tokenizer: Any) -> None:
-    prompts, responses = zip(*KNOWN_EXAMPLE, strict=True)
+    prompts, responses = zip(*MIXED, strict=True)
     chapter = score_pairs(bert, tokenizer, prompts, responses, template="chapter")
-    assert np.abs(chapter - score_pairs(bert, tokenizer, prompts, responses, template="pair")).max() > 1e-3
+    assert np.abs(chapter - score_pairs(bert, tokenizer, prompts, responses, template="pair")).max() > 0.1
 
 
 def test_texts_are_truncated_at_512_tokens(bert: Any, tokenizer: Any) -> None:
@@ -142,7 +142,7 @@ def test_decoders_with_any_padding_token(tokenizer: Any, pad: str | None) -> Non
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        num_labels=1,  # type: ignore[call-arg]
+        num_labels=1,
         pad_token_id=None if pad is None else tokenizer.convert_tokens_to_ids(pad),
     )
     model = LlamaForSequenceClassification(config).eval()
@@ -181,7 +181,7 @@ def test_models_that_are_no_reward_model(tmp_path: Path, tokenizer: Any) -> None
         "num_hidden_layers": 1,
         "num_attention_heads": 1,
     }
-    two = BertConfig(**small, intermediate_size=8, num_labels=2)  # type: ignore[call-arg]
+    two = BertConfig(**small, intermediate_size=8, num_labels=2)
     BertForSequenceClassification(two).save_pretrained(tmp_path / "two")
     BertModel(BertConfig(**small, intermediate_size=8)).save_pretrained(tmp_path / "bare")
     for name, message in (
