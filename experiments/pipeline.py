@@ -265,8 +265,20 @@ def before_training(
         if not path.exists():
             model.eval()
             found = _evaluate(config, model, tokenizer, suites, everything=True)
+            _add_majority(found, suites)
             store.write_atomic(path, store.canonical({"metrics": found.metrics, "items": found.items}, indent=None))
     return Evaluation(**json.loads(path.read_text()))
+
+
+def _add_majority(found: Evaluation, suites: list[Suite]) -> None:
+    """What the best answer without knowledge would score, beside the base model's own figures."""
+    for suite in suites:
+        if suite.majority is not None:
+            found.metrics[suite.name]["majority"] = {"value": suite.majority, "n": len(suite.questions)}
+    ood = [found.metrics[s.name].get("majority") for s in suites if s.ood]
+    if all(ood):
+        mean = float(np.mean([cell["value"] for cell in ood if cell]))
+        found.metrics["ood"]["majority"] = {"value": mean, "n": int(sum(cell["n"] for cell in ood if cell))}
 
 
 # --- training and the record ----------------------------------------------------------------------------------------
