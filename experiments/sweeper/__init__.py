@@ -33,6 +33,7 @@ ConfigStore.instance().store(
 )
 
 SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
+WIDTH = 120  # of tables where there is no terminal to ask
 PLANS = ("run", "only", "report")
 
 
@@ -46,7 +47,7 @@ class PairedSweeper(Sweeper):
         """Plan and do what `plan` says; leaves by SystemExit with a code other than 0 unless all is there."""
         assert self.config is not None
         assert self.hydra_context is not None
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
         if self.config.plan not in PLANS:
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         experiment = validate_experiment(self.config)

@@ -8,7 +8,11 @@ import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
+
+if os.environ.get("FAKE_PROCESS"):  # a process of its own need not spend seconds on importing what is replaced
+    sys.modules |= {name: types.ModuleType(name) for name in ("experiments.pipeline", "experiments.report")}
 
 from experiments import pipeline, prepare, report, run, store
 from experiments.config import run_id

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments import UserError, pipeline, run, store
+from experiments.config import validate
 from tests.experiments import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,6 +193,21 @@ def test_two_processes_do_not_repeat_each_other(configured, monkeypatch):
     assert run.execute(config)["error"] is None
 
 
+def test_two_runs_of_a_config_give_the_same_record(composed, tmp_path):
+    """Everything is made twice, base and reward model included; nothing is replaced."""
+    records = []
+    for place in ("one", "two"):
+        config = validate(
+            composed("debug=tiny", "arm=filtered", "noise=mixture", f"store.root={tmp_path / place}", "tracking=none")
+        )
+        outcome = run.execute(config)
+        assert outcome["error"] is None
+        record = store.read(tmp_path / place / outcome["run_id"])
+        del record["cost"], record["environment"]
+        records.append(store.canonical(record))
+    assert records[0] == records[1]
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +220,7 @@ def start(tmp_path, *arguments, **environment):
         f"store.root={tmp_path / 'runs'}",
         "tracking=none",
     ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAKE_PROCESS": "1", **environment}
     return subprocess.Popen(
         [*command, *arguments], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
