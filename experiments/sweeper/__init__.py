@@ -107,6 +107,8 @@ class PairedSweeper(Sweeper):
         return outcomes
 
     def _launch(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
+        assert self.hydra_context is not None
+        assert self.config is not None
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
