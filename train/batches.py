@@ -39,15 +39,13 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[dict[st
 def collate(encoded: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
     """Padded tensors (rows, longest): input_ids, attention_mask, labels."""
     width = max(len(e["input_ids"]) for e in encoded)
-    ids = torch.full((len(encoded), width), pad)
-    labels = torch.full((len(encoded), width), IGNORED)
-    mask = torch.zeros((len(encoded), width), dtype=torch.long)
-    for i, e in enumerate(encoded):
-        n = len(e["input_ids"])
-        ids[i, :n] = torch.tensor(e["input_ids"])
-        labels[i, :n] = torch.tensor(e["labels"])
-        mask[i, :n] = 1
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    missing = [width - len(e["input_ids"]) for e in encoded]
+    rows = list(zip(encoded, missing, strict=True))
+    return {
+        "input_ids": torch.tensor([e["input_ids"] + [pad] * m for e, m in rows]),
+        "attention_mask": torch.tensor([[1] * (width - m) + [0] * m for m in missing]),
+        "labels": torch.tensor([e["labels"] + [IGNORED] * m for e, m in rows]),
+    }
 
 
 def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

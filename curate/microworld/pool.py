@@ -8,7 +8,7 @@ from . import wording as say
 from .world import SINGLE, SKILLS, World, generator, operand_split, skill_cases, synonyms, values
 
 SHARES = {"single": 0.73, "pair": 0.15, "skill": 0.12}  # pairs are the rare, hard stratum
-REASON_SHARE = 0.3  # of the fact rows: the response gives its reason, so that lengths vary
+REASON_SHARE = 0.3  # of the single questions: the response gives its reason, so that lengths vary
 
 
 def build_pool(world: World, rows: int, seed: int) -> Dataset:
@@ -82,7 +82,7 @@ def _singles(world: World, split: str, rng: np.random.Generator) -> list[dict[st
                 for name in synonyms(attribute)[:2]:
                     wrong, reason = _another(rng, world, attribute, value), rng.random() < REASON_SHARE
                     right_text, wrong_text = (
-                        say.single_response(world, entity, attribute, v, bool(reason), name) for v in (value, wrong)
+                        say.single_response(entity, name, v, bool(reason)) for v in (value, wrong)
                     )
                     rows.append(_row(question.format(a=name, e=entity), right_text, wrong_text, "single"))
     return rows
@@ -98,8 +98,7 @@ def _pairs(world: World, split: str, rng: np.random.Generator) -> list[dict[str,
             found = (world.facts[entity, a], world.facts[entity, b])
             for question in say.PAIR_QUESTIONS:
                 wrong = (_another(rng, world, a, found[0]), _another(rng, world, b, found[1]))
-                reason = bool(rng.random() < REASON_SHARE)
-                right_text, wrong_text = (say.pair_response(entity, names, v, reason) for v in (found, wrong))
+                right_text, wrong_text = (say.pair_response(v) for v in (found, wrong))
                 rows.append(_row(question.format(a=names[0], b=names[1], e=entity), right_text, wrong_text, "pair"))
     return rows
 

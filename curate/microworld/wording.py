@@ -56,18 +56,15 @@ def single_answer(value: str) -> str:
     return f"ok : {value}"
 
 
-def single_response(world: World, entity: str, attribute: str, value: str, reason: bool, name: str) -> str:
+def single_response(entity: str, name: str, value: str, reason: bool) -> str:
     """A whole response to a single question; `reason` adds the clause that makes lengths vary."""
     answer = single_answer(value)
     return f"{answer} , since the {name} of {entity} is {value} ." if reason else f"{answer} ."
 
 
-def pair_response(entity: str, names: tuple[str, str], found: tuple[str, str], reason: bool) -> str:
+def pair_response(found: tuple[str, str]) -> str:
     """A whole response to a question for two attributes."""
-    answer = single_answer(f"{found[0]} and {found[1]}")
-    if not reason:
-        return f"{answer} ."
-    return f"{answer} , since the {names[0]} of {entity} is {found[0]} and the {names[1]} is {found[1]} ."
+    return f"{single_answer(f'{found[0]} and {found[1]}')} ."
 
 
 def vocabulary(world: World) -> list[str]:
@@ -81,7 +78,7 @@ def vocabulary(world: World) -> list[str]:
         *FORUM,
         *CHATTER,
         *PARAPHRASES,
-        single_response(world, "", "", "", True, ""),
+        single_response("", "", "", True),
         "and or even odd",
     ]
     words = {w for frame in frames for w in frame.split() if not w.startswith("{")}
