@@ -52,8 +52,8 @@ class DataConfig(_Config):
 
     @model_validator(mode="after")
     def _has_path(self) -> "DataConfig":
-        if self.name == "file" and not self.path:
-            raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet)")
+        if self.name != "microworld" and not self.path:
+            raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
         return self
 
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Value, load_dataset
+from datasets.exceptions import DatasetNotFoundError
 
 from curate.errors import UserError
 
@@ -44,6 +45,7 @@ FEATURES = Features(
         "duplicate_of": Value("string"),  # id of the original; a copy's own id is "<that>~<number>"
     }
 )
+HUB = "hub:"  # a path that starts so names a data set on the hub
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 # What a field may be called in a file when `fields` does not say.
 _ALIASES = {
@@ -121,7 +123,7 @@ def load_pool(
     set_aside: Path | None = None,
     fields: Mapping[str, str | None] | None = None,
 ) -> LoadedPool:
-    """Load a JSON, JSONL, CSV or Parquet file with Alpaca's fields or prompt and completion.
+    """Load a JSON, JSONL, CSV or Parquet file, or `hub:NAME`, with Alpaca's fields or prompt and completion.
 
     Rows with a missing or wrong-typed field, an empty response, invalid UTF-8 or a malformed line are set aside, with
     line and reason, into the JSONL file `set_aside` if one is named. `rows` takes the first so many good ones. `fields`
@@ -130,12 +132,11 @@ def load_pool(
     Raises UserError if the file cannot be read, holds no good row or fewer than `rows`, or if the share of bad rows
     exceeds `max_bad_share`.
     """
-    path = Path(path)
     names = {**_ALIASES, **{field: (name,) if name else () for field, name in (fields or {}).items()}}
     good: list[dict[str, str | None]] = []
     bad: list[BadRow] = []
     try:
-        for line, row in _records(path):
+        for line, row in _hub(str(path)[len(HUB) :]) if str(path).startswith(HUB) else _records(Path(path)):
             try:
                 good.append(_example(row, names))
             except ValueError as error:
@@ -157,7 +158,7 @@ def load_pool(
         )
     if rows is not None and len(good) < rows:
         raise UserError(f"data.rows={rows}: {path} holds {len(good)} good rows; ask for at most these, or null for all")
-    return LoadedPool(make_pool(good, source=path.stem), read, bad)
+    return LoadedPool(make_pool(good, source=Path(path).stem), read, bad)
 
 
 def write_rows(path: str | Path, pool: Dataset, *, key: str = "out.path") -> None:
@@ -258,6 +259,16 @@ def _text(row: dict[str, Any], field: str, aliases: tuple[str, ...]) -> str | No
     except UnicodeEncodeError:
         raise ValueError(f"{field} is not valid UTF-8") from None
     return value if value or field in ("instruction", "input", "output") else None
+
+
+def _hub(name: str) -> Iterator[tuple[int, Any]]:
+    """(number, row) of a data set's split `train` on the hub."""
+    try:
+        rows = load_dataset(name, split="train")
+    except (OSError, ValueError, DatasetNotFoundError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"data.path={HUB}{name}: not to be had from the hub ({reason}); give a file") from None
+    yield from enumerate(rows, 1)
 
 
 def _records(path: Path) -> Iterator[tuple[int, Any]]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
+from curate.example import HUB
 from experiments import UserError
 from experiments.suites.config import EvaluationConfig
 from train.config import ModelConfig, TrainingConfig
@@ -136,7 +137,8 @@ def data_root(config: Config) -> Path | None:
     """Where companions of the data lie: data.root, else the folder above the one that holds data.path."""
     if config.data.root:
         return Path(config.data.root)
-    return Path(config.data.path).resolve().parent.parent if config.data.path else None
+    path = config.data.path
+    return Path(path).resolve().parent.parent if path and not path.startswith(HUB) else None
 
 
 def _by_content(value: Any, root: Path | None, key: str = "") -> Any:
@@ -152,8 +154,9 @@ def _by_content(value: Any, root: Path | None, key: str = "") -> Any:
 
 def check_paths(config: Config) -> None:
     """Raise `UserError` for a data file, or a path of a model, that does not exist."""
-    if config.data.path and not Path(config.data.path).is_file():
-        raise UserError(f"data.path={config.data.path}: no such file; give a .json, .jsonl, .csv or .parquet file")
+    path = config.data.path
+    if path and not path.startswith(HUB) and not Path(path).is_file():
+        raise UserError(f"data.path={path}: no such file; give a .json, .jsonl, .csv or .parquet file")
     for key, value in (("model.path", config.model.path), ("scorer.model", config.scorer.model)):
         if value and value.startswith(("/", ".", "~")) and not Path(value).is_dir():
             raise UserError(f"{key}={value}: no such folder; give a Hugging Face model folder or a hub id")

@@ -1,4 +1,4 @@
-"""The run itself: pool, noise, score, select, duplicate, fine-tune, evaluate, record. A plain function of its config."""
+"""The run itself, a plain function of its config: noise, score, select, duplicate, fine-tune, evaluate, record."""
 
 import json
 import platform
@@ -30,8 +30,10 @@ from train.finetune import Curve, Point, finetune
 from train.models import load_causal_lm, with_lora
 
 from . import prepare, store
-from .config import RESULTS_VERSION, Config, config_hash, fingerprint, run_id
-from .suites import Evaluation, Suite, build_suites, evaluate
+from .config import RESULTS_VERSION, Config, config_hash, data_root, fingerprint, run_id
+from .suites.build import Suite, build_suites
+from .suites.config import EvaluationConfig
+from .suites.evaluate import Evaluation, evaluate
 
 
 @dataclass
@@ -126,8 +128,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     data = config.data
     if data.name == "microworld":
         return _world_pool(config.seed.world, data.rows or 4096, config.seed.data), 0
-    if not data.path:
-        raise UserError(f"data.path: null; give the file, as in data={data.name} data.path=FILE.json")
+    assert data.path  # checked with the config
     loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
     if data.rows is None:
         return loaded.pool, len(loaded.bad)
@@ -170,7 +171,7 @@ def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | Non
     if not (clean & known).any():
         return None
     found = {}
-    for name in sorted({k for k in kinds if k is not None}) + ["all"]:
+    for name in [*sorted({k for k in kinds if k is not None}), "all"]:
         noisy = ~clean if name == "all" else np.array([k == name for k in kinds])
         if (noisy & known).any():
             a, b = scores[clean & known], scores[noisy & known]
@@ -184,22 +185,18 @@ def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | Non
 def suites_of(config: Config) -> list[Suite]:
     """The config's suites; those of the embedded world are built once a process."""
     key = json.dumps([config.evaluation.model_dump(mode="json"), config.data.template])
-    return _suites(key, config.seed.world, str(prepare.data_root(config) or ""))
+    return _suites(key, config.seed.world, str(data_root(config) or ""))
 
 
 @lru_cache(maxsize=4)
 def _suites(key: str, world: int, root: str) -> list[Suite]:
-    from .suites.config import EvaluationConfig
-
     evaluation, template = json.loads(key)
     return build_suites(EvaluationConfig(**evaluation), template, world=world, root=Path(root) if root else None)
 
 
 def check_overlap(config: Config, rows: Dataset, suites: list[Suite]) -> None:
     """Raise UserError when a prompt of a suite is among the rows to train on, exactly or but for case and marks."""
-    trained = {
-        _squeezed(f"{i} {x}") for i, x in zip(column(rows, "instruction"), column(rows, "input"), strict=True)
-    }
+    trained = {_squeezed(f"{i} {x}") for i, x in zip(column(rows, "instruction"), column(rows, "input"), strict=True)}
     for suite in suites:
         shared = [text for text in suite.instructions if _squeezed(text) in trained]
         if shared and suite.name not in config.evaluation.allow_overlap:
@@ -238,9 +235,7 @@ def check_moved(items: list[dict[str, Any]], suites: list[Suite], last: int) -> 
 
 def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], everything: bool) -> Evaluation:
     asked = config.evaluation.items if everything else config.evaluation.point_items
-    found = evaluate(
-        model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length
-    )
+    found = evaluate(model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length)
     if everything and config.model.kind == "micro":
         n = len(microworld.cloze(microworld.build_world(config.seed.world)))
         known = prepare.cloze(model, tokenizer, world=config.seed.world)
@@ -248,9 +243,7 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     return found
 
 
-def before_training(
-    config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]
-) -> Evaluation:
+def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]) -> Evaluation:
     """The base model's evaluation, made once for all runs that start from it."""
     identity = {
         "base": base.name,
@@ -306,9 +299,7 @@ def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any
         "status": "done",
         "error": None,
         "data": {**subset.facts, "tokens": curve.row_tokens},
-        "points": {
-            f"step:{p.step}": {"step": p.step, "epoch": p.epoch, "tokens": p.tokens} for p in curve.points
-        },
+        "points": {f"step:{p.step}": {"step": p.step, "epoch": p.epoch, "tokens": p.tokens} for p in curve.points},
         "best_val_step": best_step,
         "metrics": metrics,
         "cost": {

@@ -13,7 +13,7 @@ import joblib
 from curate import UserError, microworld
 from curate.example import render
 
-from .config import RESULTS_VERSION, Config, content_hash, fingerprint
+from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint
 from .store import cached_folder
 
 KNOWS = "cloze"  # the suite of what a base model knows
@@ -167,13 +167,6 @@ def _read_pairs(path: Path, template: dict[str, str]) -> Preferences:
     return pairs
 
 
-def data_root(config: Config) -> Path | None:
-    """Where companions of the data lie: data.root, else the folder above the one that holds data.path."""
-    if config.data.root:
-        return Path(config.data.root)
-    return Path(config.data.path).resolve().parent.parent if config.data.path else None
-
-
 def companion(config: Config, key: str, name: str) -> Path:
     """The file `name` as given or under the data root; UserError names `key` when it is at neither place."""
     root = data_root(config)
@@ -185,14 +178,10 @@ def companion(config: Config, key: str, name: str) -> Path:
 
 def pairs_paths(config: Config) -> list[Path]:
     """The files of the preference pairs: to train on and, if there is one, to measure with."""
-    data, alpaca = config.data, config.data.name == "alpaca"
-    train = data.pairs or ("car/expert_pairs_train.csv" if alpaca else None)
-    valid = data.pairs_valid or ("car/expert_pairs_valid.csv" if alpaca and not data.pairs else None)
-    if not train:
+    if not config.data.pairs:
         raise UserError("data.pairs: null; give a CSV with columns src, pos, neg to train the reward model on")
-    return [companion(config, "data.pairs", train)] + (
-        [companion(config, "data.pairs_valid", valid)] if valid else []
-    )
+    given = {"data.pairs": config.data.pairs, "data.pairs_valid": config.data.pairs_valid}
+    return [companion(config, key, name) for key, name in given.items() if name]
 
 
 def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:

@@ -65,9 +65,11 @@ class TrainingConfig(_Strict):
     def _one_budget(self):
         given = [k for k in ("steps", "epochs", "tokens") if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(f"steps, epochs, tokens: {len(given)} of them are set; set exactly one, the others to null")
+            raise ValueError(f"steps, epochs, tokens: {len(given)} of them are set; set one, the others to null")
         if self.batch_size % self.accumulate:
-            raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}; give a divisor")
+            raise ValueError(
+                f"accumulate: {self.accumulate} does not divide batch_size={self.batch_size}; give a divisor"
+            )
         for p in self.points:
             if p <= 0 or (isinstance(p, float) and p > 1):
                 raise ValueError(f"points: {p} is out of range; give steps >= 1 (whole numbers) or shares in (0, 1]")

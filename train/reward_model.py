@@ -6,6 +6,7 @@ are joined by a logistic regression on pairs that neither was trained on.
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, PrinterCallback, Trainer, TrainingArguments
+from transformers import AutoModelForSequenceClassification, PrinterCallback, Trainer
 from transformers.trainer_utils import set_seed
 
 from . import UserError
 from .batches import IGNORED, Row, collate, encode, response_logits
 from .config import RewardModelConfig
-from .finetune import finetune
+from .finetune import finetune, quiet_arguments
 from .models import load_causal_lm, load_tokenizer
 
 
@@ -49,7 +50,7 @@ def train_reward_model(
 
     `config.held_out` of the prompts is kept from both and serves for the joint weights and for the accuracies, half
     each; with `valid` pairs the accuracies are theirs. The weights come from a logistic regression on differences of
-    features, chosen less rejected, without an intercept: a Bradley-Terry model (Bradley and Terry 1952) of two features.
+    features, chosen less rejected, without an intercept: the model of Bradley and Terry (1952) with two features.
     """
     started = time.perf_counter()
     if config.max_pairs:
@@ -111,40 +112,33 @@ def _train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config:
         head = AutoModelForSequenceClassification.from_pretrained(str(backbone), num_labels=1, dtype=torch.float32)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); give a folder or hub id") from error
+        mend = "give a folder or hub id"
+        raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); {mend}") from error
     head.config.pad_token_id = tokenizer.pad_token_id
     both = _encode_pairs(tokenizer, pairs, config.max_length)
     if config.trained_layers == 0:
         return _fit_classifier(head.eval(), both, tokenizer.pad_token_id)
     _freeze(head, config.trained_layers)
     examples = [{"chosen": c, "rejected": r} for c, r in zip(both[: len(pairs)], both[len(pairs) :], strict=True)]
-    trainer = _PairwiseTrainer(
-        model=head,
-        args=TrainingArguments(
-            output_dir=str(Path("unused")),
-            num_train_epochs=config.epochs,
-            per_device_train_batch_size=config.batch_size,
-            learning_rate=config.lr,
-            lr_scheduler_type="linear",
-            warmup_steps=0.1,
-            optim="adamw_torch_fused",
-            seed=seed,
-            data_seed=seed,
-            remove_unused_columns=False,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            use_cpu=not torch.cuda.is_available(),
-        ),
-        train_dataset=examples,
-        data_collator=lambda batch: _collate(
-            [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
-        ),
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with tempfile.TemporaryDirectory() as nowhere:
+        trainer = _PairwiseTrainer(
+            model=head,
+            args=quiet_arguments(
+                nowhere,
+                seed,
+                num_train_epochs=config.epochs,
+                per_device_train_batch_size=config.batch_size,
+                learning_rate=config.lr,
+                lr_scheduler_type="linear",
+                warmup_steps=0.1,  # a share of the steps
+            ),
+            train_dataset=examples,
+            data_collator=lambda batch: _collate(
+                [e["chosen"] for e in batch] + [e["rejected"] for e in batch], tokenizer.pad_token_id
+            ),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     head.eval()
     return head
 
@@ -169,7 +163,7 @@ def _fit_classifier(head: Any, both: list[dict[str, list[int]]], pad: int) -> An
     """
     classifier = getattr(head, "classifier", None)
     if not isinstance(classifier, torch.nn.Linear):
-        raise UserError("model.reward.trained_layers=0: this backbone has no linear classifier; give 1 or more, or null")
+        raise UserError("model.reward.trained_layers=0: this backbone has no linear classifier; give 1, more or null")
     seen: list[torch.Tensor] = []
     hook = classifier.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     features = np.empty((len(both), classifier.in_features))

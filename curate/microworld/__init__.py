@@ -1,4 +1,4 @@
-"""The embedded pool: facts and skills with verifiable answers, pre-training text, preference pairs, evaluation items."""
+"""The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
 from .suites import OOD, SUITES, Item, build_suite, majority_baseline

@@ -57,7 +57,7 @@ def _validation(world: World, items: int) -> list[Item]:
 
 
 def majority_baseline(world: World, items: list[Item]) -> float:
-    """Exact match of always giving the commonest answer of each attribute or skill, the best answer without knowledge."""
+    """Exact match of the commonest answer of each attribute or skill: the best that can be had without knowledge."""
     by_category: dict[str, list[str]] = {}
     for item in items:
         by_category.setdefault(item.category, []).append(item.answer)
@@ -117,5 +117,3 @@ def _skills(world: World, split: str) -> list[Item]:
         cases = cases[:: max(1, len(cases) // 40)]
         items += [Item(say.SKILL_QUESTIONS[skill].format(o=o), say.single_answer(v), skill) for o, v, _ in cases]
     return items
-
-

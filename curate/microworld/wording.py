@@ -27,7 +27,11 @@ SINGLE_QUESTIONS = {
         "for {e} , which {a} ?",
     ),
     "validation": ("give the {a} of {e} please .", "can you say which {a} {e} has ?"),
-    "test": ("do you know the {a} of {e} ?", "i wonder about {e} , what is the {a} ?", "say the {a} belonging to {e} ."),
+    "test": (
+        "do you know the {a} of {e} ?",
+        "i wonder about {e} , what is the {a} ?",
+        "say the {a} belonging to {e} .",
+    ),
 }
 PAIR_QUESTIONS = ("what are the {a} and the {b} of {e} ?", "tell me the {a} and the {b} of {e} .")
 SKILL_QUESTIONS = {

@@ -100,9 +100,7 @@ def build_world(seed: int = 0) -> World:
     order = rng.permutation(ENTITIES)
     bounds = np.cumsum([0, *SPLITS.values()])
     split = {
-        entities[i]: name
-        for name, lo, hi in zip(SPLITS, bounds[:-1], bounds[1:], strict=True)
-        for i in order[lo:hi]
+        entities[i]: name for name, lo, hi in zip(SPLITS, bounds[:-1], bounds[1:], strict=True) for i in order[lo:hi]
     }
     facts = {}
     for entity in entities:
@@ -113,7 +111,8 @@ def build_world(seed: int = 0) -> World:
     keys = list(facts)
     ranks = rng.permutation(len(keys))
     shown = round(len(keys) * (1 - NEVER_SHOWN))
-    weight = {k: float((r + 20.0) ** -EXPOSURE_EXPONENT) if r < shown else 0.0 for k, r in zip(keys, ranks, strict=True)}
+    ranked = zip(keys, ranks, strict=True)
+    weight = {k: float((r + 20.0) ** -EXPOSURE_EXPONENT) if r < shown else 0.0 for k, r in ranked}
     held_out = {
         e: tuple(SINGLE[i] for i in rng.choice(len(SINGLE), HELD_OUT_ATTRIBUTES, replace=False))
         for e in entities

@@ -84,7 +84,8 @@ def load_questions(path: Path, key: str) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{key}: {path} cannot be read ({error}); give a JSON or JSONL file") from error
     try:
-        raw = json.loads(text) if text.lstrip().startswith("[") else [json.loads(x) for x in text.splitlines() if x.strip()]
+        array = text.lstrip().startswith("[")
+        raw = json.loads(text) if array else [json.loads(line) for line in text.splitlines() if line.strip()]
     except json.JSONDecodeError as error:
         raise UserError(f"{key}: {path} is not valid JSON ({error}); mend or replace it") from error
     rows = []

@@ -40,9 +40,7 @@ def evaluate(
             name: {"value": _mean(name, values), "n": n} for name in values if name not in ("nats", "tokens")
         }
         metrics[suite.name]["nll"] = {"value": float(values["nats"].sum() / values["tokens"].sum()), "n": n}
-        rows += [
-            {"suite": suite.name, "item": i, **{k: float(v[i]) for k, v in values.items()}} for i in range(n)
-        ]
+        rows += [{"suite": suite.name, "item": i, **{k: float(v[i]) for k, v in values.items()}} for i in range(n)]
     ood = [s.name for s in suites if s.ood]
     shared = set.intersection(*(set(metrics[name]) for name in ood))
     metrics["ood"] = {
@@ -71,7 +69,8 @@ def _exact(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, i
 def _likelihood(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
     questions = [replace(q, answer=_cut(tokenizer, q.answer, config)) for q in suite.questions[:items]]
     right = _ask(model, tokenizer, questions, config, max_length)
-    strangers = [replace(q, prompt=other.prompt) for q, other in zip(questions, questions[1:] + questions[:1], strict=True)]
+    others = questions[1:] + questions[:1]
+    strangers = [replace(q, prompt=other.prompt) for q, other in zip(questions, others, strict=True)]
     wrong = _ask(model, tokenizer, strangers, config, max_length)
     right_mean, wrong_mean = right.nats / right.tokens, wrong.nats / wrong.tokens
     return {"nll_answer": right_mean, "gap": wrong_mean - right_mean, "nats": right.nats, "tokens": right.tokens}

@@ -46,7 +46,9 @@ def test_a_record_holds_what_others_rely_on(make):
     assert record["metrics"]["end"] == record["metrics"]["step:6"]
     assert record["metrics"]["best_val"] == record["metrics"][f"step:{record['best_val_step']}"]
     assert record["data"]["noise_rate"] == 0.5 == record["data"]["subset_noise_rate"]
-    assert record["cost"]["tokens_seen"] == record["points"]["step:6"]["tokens"] > record["points"]["step:3"]["tokens"] > 0
+    assert (
+        record["cost"]["tokens_seen"] == record["points"]["step:6"]["tokens"] > record["points"]["step:3"]["tokens"] > 0
+    )
     assert "cloze" in record["metrics"]["end"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == {3, 6}

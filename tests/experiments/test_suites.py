@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from curate import UserError
-from experiments.suites import build_suites, evaluate, load_questions
+from experiments.suites.build import build_suites, load_questions
 from experiments.suites.config import EvaluationConfig
+from experiments.suites.evaluate import evaluate
 from experiments.suites.teacher_forced import Question, answer
 from train.batches import Row
 from train.config import TrainingConfig
@@ -56,7 +57,9 @@ def test_an_accepted_stop_may_follow_the_answer(tokenizer, half_trained):
     for right, question, ids in zip(found.em, asked, decoded, strict=True):
         gold = tokenizer(question.answer, add_special_tokens=False)["input_ids"]
         assert right == (ids[: len(gold)] == gold and ids[len(gold)] in ends)
-    strict = answer(model, tokenizer, [Question(q.prompt, q.answer, ("w9",)) for q in asked], max_length=64, token_budget=99)
+    strict = answer(
+        model, tokenizer, [Question(q.prompt, q.answer, ("w9",)) for q in asked], max_length=64, token_budget=99
+    )
     assert strict.em.sum() == 0
 
 
@@ -78,7 +81,9 @@ def test_likelihood_is_that_of_the_plain_forward_pass_whatever_the_batch(tokeniz
     small = answer(model, tokenizer, questions, max_length=64, token_budget=1)
     large = answer(model, tokenizer, questions, max_length=64, token_budget=10_000)
     np.testing.assert_allclose(small.nats, large.nats, atol=1e-4)
-    ids = tokenizer(f"{rows[3].prompt} {rows[3].response} <eos>", add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ids = tokenizer(f"{rows[3].prompt} {rows[3].response} <eos>", add_special_tokens=False, return_tensors="pt")[
+        "input_ids"
+    ]
     logs = model(input_ids=ids).logits.log_softmax(-1)[0]
     wanted = -sum(logs[i - 1, ids[0, i]].item() for i in range(3, ids.shape[1]))
     assert small.nats[3] == pytest.approx(wanted, abs=1e-4)
@@ -101,7 +106,9 @@ def evaluation(tmp_path, metrics, **keys):
 @pytest.fixture
 def files(tmp_path):
     for name, offset in (("v", 0), ("a", 1), ("b", 2)):
-        rows = [{"instruction": f"w{i}", "input": "", "output": f"ok : w{(7 * i + 3) % 40}"} for i in range(offset, 40, 3)]
+        rows = [
+            {"instruction": f"w{i}", "input": "", "output": f"ok : w{(7 * i + 3) % 40}"} for i in range(offset, 40, 3)
+        ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path
 
@@ -134,7 +141,9 @@ def test_gap_is_what_the_right_prompt_is_worth(files, tokenizer, half_trained, m
 
 def test_self_instructs_layout_is_unfolded_and_bad_files_are_named(tmp_path):
     path = tmp_path / "s.jsonl"
-    path.write_text(json.dumps({"instruction": "do", "instances": [{"input": "x", "output": "y"}, {"input": "", "output": "z"}]}))
+    path.write_text(
+        json.dumps({"instruction": "do", "instances": [{"input": "x", "output": "y"}, {"input": "", "output": "z"}]})
+    )
     assert load_questions(path, "k") == [
         {"instruction": "do", "input": "x", "output": "y"},
         {"instruction": "do", "input": "", "output": "z"},
@@ -149,7 +158,8 @@ def test_self_instructs_layout_is_unfolded_and_bad_files_are_named(tmp_path):
 
 def test_the_world_has_no_such_part():
     config = EvaluationConfig(
-        suites={"x": {"world": "moon", "ood": True}}, items=1, point_items=1, token_budget=1, primary="ood/em", mode="max",
+        suites={"x": {"world": "moon", "ood": True}}, items=1, point_items=1, token_budget=1, primary="ood/em",
+        mode="max",
         best={"suite": "x", "metric": "em", "mode": "max"},
     )  # fmt: skip
     with pytest.raises(UserError, match=r"evaluation\.suites\.x\.world: 'moon'"):

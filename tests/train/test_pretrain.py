@@ -16,8 +16,9 @@ WORDS = ["<pad>", "<eos>", "<unk>", *(f"w{i}" for i in range(20))]
 
 def settings(**keys):
     defaults = {
-        "hidden": 32, "layers": 1, "heads": 2, "mlp": 32, "lr": 1e-2, "batch": 4, "length": 16, "weight_decay": 0.0,
-        "warmup": 2, "cooldown": 6, "max_steps": 400, "probe_every": 5, "pass_at": {"pairs": 0.9}, "checkpoint_every": 5,
+        "hidden": 32, "layers": 1, "heads": 2, "mlp": 32, "lr": 1e-2, "batch": 4, "length": 16, "warmup": 2,
+        "weight_decay": 0.0, "cooldown": 6, "max_steps": 400, "probe_every": 5, "pass_at": {"pairs": 0.9},
+        "checkpoint_every": 5,
     }  # fmt: skip
     return PretrainingConfig(**{**defaults, **keys})
 

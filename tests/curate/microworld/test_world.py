@@ -7,7 +7,8 @@ import random
 import pytest
 
 from curate import microworld
-from curate.microworld import text, wording, world as w
+from curate.microworld import text, wording
+from curate.microworld import world as w
 
 WORLD = microworld.build_world(0)
 
@@ -36,8 +37,8 @@ def test_skill_answers_are_right():
     for operand, value, _ in w.skill_cases("bigger"):
         a, b = (int(x.replace(" ", "")) for x in operand.split(" or "))
         assert int(value.replace(" ", "")) == max(a, b)
-    assert dict((o, v) for o, v, _ in w.skill_cases("parity"))["4 7"] == "odd"
-    assert dict((o, v) for o, v, _ in w.skill_cases("next"))["w x y"] == "z"
+    assert {o: v for o, v, _ in w.skill_cases("parity")}["4 7"] == "odd"
+    assert {o: v for o, v, _ in w.skill_cases("next")}["w x y"] == "z"
 
 
 def test_another_seed_is_another_world():
@@ -101,7 +102,7 @@ def test_too_large_a_pool_names_the_mend():
 
 
 def test_nothing_leaks():
-    """Prompts, entities, operands, wordings and pairs of each suite are where no training part of the world has them."""
+    """Prompts, entities, wordings and pairs of each suite are where no part that trains has them."""
     asked = suites()
     instructions = {name: {i.instruction for i in items} for name, items in asked.items()}
     trained = set().union(*(set(pool(seed)["instruction"]) for seed in range(4)))
