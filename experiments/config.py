@@ -102,9 +102,13 @@ def plain(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 def validate(cfg: DictConfig | Mapping[str, Any]) -> Config:
     """The config of one run; raises `UserError` with one line that names key, value and mend."""
     try:
-        return Config(**{key: value for key, value in plain(cfg).items() if key not in NOT_OF_A_RUN})
+        config = Config(**{key: value for key, value in plain(cfg).items() if key not in NOT_OF_A_RUN})
     except ValidationError as error:
         raise UserError(explain(error)) from None
+    if config.model.kind == "micro":
+        return config
+    # a model that is loaded is one base, whatever the pair
+    return config.model_copy(update={"seed": config.seed.model_copy(update={"base": 0})})
 
 
 def validate_experiment(cfg: DictConfig | Mapping[str, Any]) -> ExperimentConfig:

@@ -1,0 +1,127 @@
+"""Every experiment at debug=tiny, from the command line to the claims, with nothing but what the test makes."""
+
+import csv
+import json
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from experiments import claims, run
+from experiments.run import CONF
+
+WORDS = [f"w{i}" for i in range(40)]
+
+
+@pytest.fixture
+def cli(monkeypatch, tmp_path, capfd):
+    def call(*arguments):
+        torch.set_num_threads(1)
+        monkeypatch.setattr(sys, "argv", ["run.py", "debug=tiny", "launcher=serial", "tracking=none", *arguments])
+        try:
+            code = run.cli()
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capfd.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    return call
+
+
+@pytest.fixture
+def companions(tmp_path):
+    """Alpaca and what lies beside it, in a language of forty words."""
+
+    def text(i, n):
+        return " ".join(WORDS[(i * 7 + j * 3) % 40] for j in range(n))
+
+    (tmp_path / "alpaca").mkdir()
+    rows = [{"instruction": text(i, 5), "input": "", "output": text(i + 1, 3 + i % 9)} for i in range(300)]
+    rows += [{"instruction": "a row without an answer", "input": "", "output": ""}]
+    (tmp_path / "alpaca" / "alpaca_data.json").write_text(json.dumps(rows))
+    (tmp_path / "self_instruct").mkdir()
+    for name, first in (("seed_tasks", 400), ("user_oriented_instructions", 500)):
+        lines = [
+            {"instruction": f"{text(i, 6)} w1", "instances": [{"input": text(i, 2), "output": text(i + 2, 6)}]}
+            for i in range(first, first + 20)
+        ]
+        path = tmp_path / "self_instruct" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "car").mkdir()
+    for name, n in (("train", 60), ("valid", 20)):
+        with (tmp_path / "car" / f"expert_pairs_{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["src", "pos", "neg"])
+            for i in range(n):
+                writer.writerow([f"Instruction: {text(i, 4)}", f"Response: w9 {text(i, 5)}", f"Response: {text(i, 5)}"])
+    return tmp_path
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=1, **shape)).save_pretrained(
+        tmp_path / "encoder"
+    )
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def checked(report, arms, pairs):
+    """The files that others rely on are there, complete, and agree with each other."""
+    table = pd.read_csv(report / "runs.csv")
+    assert set(table["arm"]) == arms
+    assert set(table["seed_pair"]) == set(range(pairs))
+    assert (report / "index.html").exists()
+    assert (report / "REPORT.md").exists()
+    assert claims.recompute(report)
+    return json.loads((report / "claims.json").read_text())
+
+
+def test_there_is_a_test_for_every_experiment():
+    tested = {name.removeprefix("test_").removesuffix("_runs") for name in globals() if name.endswith("_runs")}
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested
+
+
+def test_quickstart_runs(cli, tmp_path):
+    code, out, err = cli("experiment=quickstart")
+    assert code == 0, err
+    arms = {"full", "filtered", "filtered_bt", "oracle", "random", "random_length_matched", "longest", "duplicated"}
+    judged = checked(tmp_path / "runs/tiny/reports/quickstart", arms, 2)
+    assert len(judged) == 9
+    assert all(entry["pairs"] == 2 for entry in judged)
+    assert "report: runs/tiny/reports/quickstart/index.html" in out
+    code, out, _ = cli("experiment=quickstart")
+    assert code == 0
+    assert "18 done, 0 to do" in out
+
+
+def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_model):
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    code, out, err = cli(
+        "experiment=alpaca_smoke",
+        f"data.path={companions / 'alpaca' / 'alpaca_data.json'}",
+        "model=hf",
+        f"model.path={tmp_path / 'model'}",
+        f"model.reward.backbone={encoder}",
+        "training.lr=0.02",
+        "training.max_length=64",
+        "evaluation.max_reference_tokens=4",
+    )
+    assert code == 0, err
+    judged = checked(tmp_path / "runs/tiny/reports/alpaca_smoke", {"full", "filtered", "random", "longest"}, 2)
+    assert {entry["metric"] for entry in judged} == {"ood/nll", "ood/nll_answer", "ood/gap"}
+    assert "longer wins" in out
+    record = json.loads(next((tmp_path / "runs/tiny").glob("*/record.json")).read_text())
+    assert record["data"]["set_aside"] == 1
+    assert not list((tmp_path / "runs").rglob("*.bin"))
