@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from train.batches import Row, collate, encode, response_logits
+from train.batches import IGNORED, Row, collate, encode, response_logits
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,29 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_len
     em, free = np.zeros(n, bool), np.zeros(n, bool)
     nats, tokens = np.zeros(n), np.zeros(n, int)
     encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
+    stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
+    formats = {
+        g: len(tokenizer(g, add_special_tokens=False)["input_ids"]) if g else 0 for g in {q.given for q in questions}
+    }
     order = sorted(range(n), key=lambda i: (len(encoded[i]["input_ids"]), i))
     for indices in _passes(order, encoded, token_budget):
         batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
         batch = {k: v.to(device) for k, v in batch.items()}
         logits, targets = response_logits(model, batch)
-        losses = functional.cross_entropy(logits.float(), targets, reduction="none").cpu()
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         best = logits.argmax(-1)
-        right = (best == targets).cpu()
-        counts = (batch["labels"][:, 1:] != -100).sum(1).tolist()
-        for i, part_right, part_best, part_loss in zip(
-            indices, right.split(counts), best.cpu().split(counts), losses.split(counts), strict=True
-        ):
-            question = questions[i]
-            ended = bool(part_right[-1])
-            if question.stop:
-                ended = int(part_best[-1]) in tokenizer.convert_tokens_to_ids(list(question.stop))
-                part_loss = part_loss[:-1]
-            given = len(tokenizer(question.given, add_special_tokens=False)["input_ids"]) if question.given else 0
-            em[i] = bool(part_right[:-1].all()) and ended
-            free[i] = bool(part_right[given:-1].all())
-            nats[i], tokens[i] = float(part_loss.sum()), len(part_loss)
+        # plain lists: slicing a tensor for every answer would take longer than the forward pass
+        said, wanted, cost = best.tolist(), targets.tolist(), losses.double().tolist()
+        start = 0
+        for i, count in zip(indices, (batch["labels"][:, 1:] != IGNORED).sum(1).tolist(), strict=True):
+            question, end = questions[i], start + count
+            right = [a == b for a, b in zip(said[start:end], wanted[start:end], strict=True)]
+            ended = said[end - 1] in stops[question.stop] if question.stop else right[-1]
+            counted = cost[start : end - 1] if question.stop else cost[start:end]
+            em[i] = all(right[:-1]) and ended
+            free[i] = all(right[formats[question.given] : -1])
+            nats[i], tokens[i] = sum(counted), len(counted)
+            start = end
     return Answers(em, free, nats, tokens)
 
 
