@@ -78,6 +78,8 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     _differences(claim, found, both)
     if claim.point == "to_full":
         _censor(claim, found, table, both.index)
+    if claim.point == "best_val":
+        _short_curves(claim, found, table)
     return found
 
 
@@ -125,6 +127,20 @@ def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index)
                 f"censored: in {never} of {len(units)} pairs the {side} was never as good, so that its minutes are at"
                 f" least those of its whole curve and the interval is open {bound}"
             )
+
+
+def _short_curves(claim: Claim, found: Measured, table: pd.DataFrame) -> None:
+    """Say where a best point is the last of its curve: a longer curve might have had a better one."""
+    for side, selector in (("treatment", claim.treatment), ("control", found.control)):
+        best, end = (
+            tables.matching(tables.measured(table, claim.metric, point), selector)
+            .drop_duplicates("run_id")
+            .set_index("run_id")["tokens"]
+            for point in ("best_val", "end")
+        )
+        last = int((best == end.reindex(best.index)).sum())
+        if last:
+            found.notes.append(f"the {side} was best at the end of its curve in {last} of {len(best)} runs")
 
 
 def _units(frame: pd.DataFrame) -> set[tuple]:

@@ -212,7 +212,9 @@ def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None
 def _read_out(files: list[Path], done: threading.Event, progress: Callable[[str], None]) -> None:
     """Workers keep their newest line in a file each; this thread says what is new."""
     said: dict[Path, str] = {}
-    while not done.wait(5.0):
+    over = False
+    while not over:
+        over = done.wait(5.0)  # once more after the end, for the last words
         for file in files:
             text = file.read_text() if file.exists() else ""
             if text and said.get(file) != text:

@@ -70,7 +70,7 @@ def test_budgets_are_steps_epochs_or_tokens():
     assert steps_of(training(steps=None, epochs=2), 100, 700) == 26
     assert steps_of(training(steps=None, tokens=1400), 100, 700) == 26
     assert points_of(training(points=[4, 0.5, 99]), 20) == [4, 10, 20]
-    with pytest.raises(ValueError, match="set exactly one"):
+    with pytest.raises(ValueError, match="2 of them are set; set one"):
         training(epochs=1)
 
 
