@@ -131,7 +131,10 @@ def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) ->
         seed = config.seed.base if config.model.kind == "micro" else 0
         card = train_reward_model(out, backbone, pairs, reward, template=template, seed=seed, valid=valid)
         accuracy = card["pairwise_accuracy"]
-        say(f"reward model: pairwise accuracy {accuracy['joint']:.3f}, longer wins {accuracy['longer_wins']:.3f}")
+        say(
+            f"reward model: pairwise accuracy {accuracy['joint']:.3f}; longer wins {accuracy['longer_wins']:.3f} by"
+            f" tokens, {accuracy['more_words_win']:.3f} by words"
+        )
 
     return cached_folder(reward_folder(config), build)
 

@@ -3,7 +3,8 @@
 A row is one number: (run, point, suite, metric) -> value. Beside the suites of the evaluation there are
 
     run/done                     1 or 0 for every run that was planned, so that a missing one leaves a trace
-    cost/..., data/..., scorer/...      what the record says of seconds, of rows, and of the scorer (`auroc:KIND`)
+    cost/..., data/..., scorer/...      what the record says of seconds, of rows, and of the scorer: `auroc:KIND`
+                                 against the ledger, `pairs:NAME` on preference pairs
     cost/minutes_to_full         at point `to_full`: minutes of training until the validation metric is as good as the
                                  best that the reference arm of the same pair ever reached
     cost/minutes_to_full_scored  the same with the minutes of scoring and selecting
@@ -108,6 +109,8 @@ def _facts(record: Mapping[str, Any]) -> Iterable[tuple]:
                 yield "end", suite, name, value, None, None
     for kind, value in (record["data"].get("scorer_auroc") or {}).items():
         yield "end", "scorer", f"auroc:{kind}", value, None, None
+    for name, value in (record["data"].get("reward_model") or {}).items():
+        yield "end", "scorer", f"pairs:{name}", value, None, None
 
 
 # --- time to quality ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ are joined by a logistic regression on pairs that neither was trained on.
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ def train_reward_model(
     if config.max_pairs:
         pairs = pairs[: config.max_pairs]
     train, fit, test = _split(pairs, config.held_out)
+    if valid and config.reference is None:  # nothing is left to be held out for
+        train = list(pairs)
     test = list(valid) or test
     if not train or not fit or not test:
         raise UserError(f"data.pairs: {len(pairs)} preference pairs are too few to train and test on; give at least 20")
@@ -81,7 +83,8 @@ def train_reward_model(
         weights = _joint_weights(np.column_stack([margin(fit) for margin in features.values()]))
     accuracy = {name: _accuracy(on_test[:, i]) for i, name in enumerate(features)}
     accuracy["joint"] = _accuracy(on_test @ weights)
-    accuracy["longer_wins"] = _accuracy(np.array([len(p.chosen.split()) - len(p.rejected.split()) for p in test]))
+    accuracy["longer_wins"] = _accuracy(_length_margins(test, lambda text: len(tokenizer(text)["input_ids"])))
+    accuracy["more_words_win"] = _accuracy(_length_margins(test, lambda text: len(text.split())))
     card = {
         "features": list(features),
         "weights": dict(zip(features, map(float, weights), strict=True)),
@@ -248,6 +251,11 @@ def _joint_weights(margins: np.ndarray) -> np.ndarray:
     x = np.concatenate([margins, -margins]) / scale
     y = np.repeat([1, 0], len(margins))
     return LogisticRegression(fit_intercept=False, C=10.0).fit(x, y).coef_[0] / scale
+
+
+def _length_margins(pairs: list[Pair], length: Callable[[str], int]) -> np.ndarray:
+    """What every reward model must beat: the longer response is the better one, by tokens or by words."""
+    return np.array([length(p.chosen) - length(p.rejected) for p in pairs])
 
 
 def _accuracy(margins: np.ndarray) -> float:

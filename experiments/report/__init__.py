@@ -98,7 +98,7 @@ def _content(
         facts=_facts(done, used),
         command=command,
         config_yaml=config_yaml,
-        scorers={arm.label: arm.aurocs for arm in arms if arm.aurocs},
+        scorers={arm.label: arm.scorer for arm in arms if arm.scorer},
     )
 
 

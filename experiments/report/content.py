@@ -72,7 +72,7 @@ class Arm:
     high: float | None
     means: Mapping[str, float]  # "suite/metric" of data and cost
     curve: Curve
-    aurocs: Mapping[str, float]
+    scorer: Mapping[str, float]  # auroc:KIND against the ledger, pairs:NAME on preference pairs
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _arm(label: str, rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
     done = rows[(rows["suite"] == "run") & (rows["value"] > 0)]
     score, low, high = interval(tables.measured(rows, evaluation.primary, "best_val"))
     facts = rows[rows["suite"].isin(["data", "cost"]) & rows["value"].notna()]
-    aurocs = rows[(rows["suite"] == "scorer") & rows["value"].notna()]
+    scorer = rows[(rows["suite"] == "scorer") & rows["value"].notna()]
     return Arm(
         label=label,
         name=str(plan["arm"].iloc[0]),
@@ -138,7 +138,7 @@ def _arm(label: str, rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
             for name, v in facts.groupby(facts["suite"] + "/" + facts["metric"])["value"].mean().items()
         },
         curve=_curve(rows, evaluation),
-        aurocs={str(m).removeprefix("auroc:"): float(v) for m, v in aurocs.groupby("metric")["value"].mean().items()},
+        scorer={str(m): float(v) for m, v in scorer.groupby("metric")["value"].mean().items()},
     )
 
 

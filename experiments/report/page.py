@@ -25,7 +25,8 @@ ARMS_NOTE = (
 )
 SCORERS_NOTE = (
     "How well a scorer tells clean rows from each kind of noise: the share of clean and noisy rows that it puts in the"
-    " right order (AUROC; 0.5 is chance)."
+    " right order (AUROC; 0.5 is chance). Under pairs: the share of held-out preference pairs that the parts of the"
+    " reward model put in the right order, beside what it must beat, that the response with more tokens or words wins."
 )
 RULES = (
     ("reproduced", "the whole interval lies beyond the margin, on the side that the claim says"),
@@ -58,13 +59,11 @@ def tables_of(content: Content) -> dict[str, tuple[list[str], list[list[str]]]]:
     rows = arm_rows(content.arms)
     shown = _shown_columns(rows, columns)
     found = {"arms": ([columns[i] for i in shown], [[row[i] for i in shown] for row in rows])}
-    kinds = sorted({kind for aurocs in content.scorers.values() for kind in aurocs} - {"all"})
     if content.scorers:
-        columns = ["scorer of", *kinds, "all"]
-        rows = [
-            [label, *(number(aurocs.get(kind), 2) for kind in columns[1:])] for label, aurocs in content.scorers.items()
-        ]
-        found["scorers"] = (columns, rows)
+        names = {name for scorer in content.scorers.values() for name in scorer}
+        names = sorted(names, key=lambda name: (name.startswith("pairs:"), name == "auroc:all", name))
+        rows = [[label, *(number(scorer.get(name), 2) for name in names)] for label, scorer in content.scorers.items()]
+        found["scorers"] = (["scorer of", *(name.removeprefix("auroc:") for name in names)], rows)
     if content.failures:
         rows = [[f.label, str(f.pair), f.run_id, f.reason] for f in content.failures]
         found["missing"] = (["arm", "pair", "run", "why"], rows)

@@ -96,7 +96,7 @@ def test_filtered_and_its_length_matched_control_use_the_reward_model(make):
     assert abs(filtered["data"]["response_words"] - matched["data"]["response_words"]) < 1.0
     assert filtered["data"]["subset_hash"] != matched["data"]["subset_hash"] != plain["data"]["subset_hash"]
     assert set(filtered["data"]["scorer_auroc"]) == {"near_miss", "off_format", "swapped_response", "truncated", "all"}
-    assert set(filtered["data"]["reward_model"]) == {"head", "likelihood", "joint", "longer_wins"}
+    assert set(filtered["data"]["reward_model"]) == {"head", "likelihood", "joint", "longer_wins", "more_words_win"}
     assert filtered["cost"]["score_s"] > 0
     assert filtered["cost"]["scorer_train_s"] > 0
 

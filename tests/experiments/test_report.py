@@ -219,7 +219,7 @@ def test_arms_are_averaged_over_their_pairs(made):
     assert filtered.score == pytest.approx(np.mean(scores))
     assert filtered.low < filtered.score < filtered.high
     assert filtered.means["data/rows"] == 725
-    assert filtered.aurocs["near_miss"] == pytest.approx(0.95)
+    assert filtered.scorer["auroc:near_miss"] == pytest.approx(0.95)
     assert (found["longest"].done, found["longest"].planned) == (5, 6)
     assert list(filtered.curve.steps) == [0, 48, 96, 192, 384]
     assert filtered.curve.pairs.shape == (6, 5)
@@ -243,12 +243,15 @@ def test_the_tables_hold_what_is_known(made):
     content = replace(
         contents.Content("n", "t", "ood/em", "max", "validation/em", [], [], {}, [], [], "c", "y"),
         arms=arms(tables.read(made.out / "runs.csv"), EVALUATION),
-        scorers={"filtered": {"near_miss": 0.95, "all": 0.98}, "filtered_bt": {"truncated": 1.0, "all": 0.78}},
+        scorers={
+            "filtered": {"auroc:near_miss": 0.95, "auroc:all": 0.98, "pairs:joint": 0.97},
+            "filtered_bt": {"auroc:truncated": 1.0, "auroc:all": 0.78},
+        },
     )
     found = tables_of(content)
     assert found["scorers"] == (
-        ["scorer of", "near_miss", "truncated", "all"],
-        [["filtered", "0.95", "–", "0.98"], ["filtered_bt", "–", "1.00", "0.78"]],
+        ["scorer of", "near_miss", "truncated", "all", "pairs:joint"],
+        [["filtered", "0.95", "–", "0.98", "0.97"], ["filtered_bt", "–", "1.00", "0.78", "–"]],
     )
     columns, rows = found["arms"]
     assert columns[5] == "ood/em"
