@@ -64,7 +64,7 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
         return Measured(claim.control, reason=notes[0])
     treated = _by_unit(table, claim.treatment, claim.metric, claim.point)
     controlled = _by_unit(table, control, claim.metric, claim.point)
-    both = treated.join(controlled, how="inner", lsuffix="_t", rsuffix="_c").sort_index()
+    both = treated.add_suffix("_t").join(controlled.add_suffix("_c"), how="inner").sort_index()
     wanted = _units(tables.matching(plan, claim.treatment)) & _units(tables.matching(plan, control))
     found = Measured(control, pairs=len(both), bases=len({base for _, base in both.index}), notes=notes)
     if lost := sorted({pair for pair, _ in wanted - set(both.index)}):
