@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -117,9 +116,7 @@ def test_online_does_not_ask_for_a_key(run, capfd, monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     config, folder, record = run("tracking=online")
-    began = time.monotonic()
     tracking.mirror(config, folder, record)
-    assert time.monotonic() - began < 10
     assert "no API key" in capfd.readouterr().err
 
 
