@@ -60,8 +60,8 @@ def tables_of(content: Content) -> dict[str, tuple[list[str], list[list[str]]]]:
     shown = _shown_columns(rows, columns)
     found = {"arms": ([columns[i] for i in shown], [[row[i] for i in shown] for row in rows])}
     if content.scorers:
-        names = {name for scorer in content.scorers.values() for name in scorer}
-        names = sorted(names, key=lambda name: (name.startswith("pairs:"), name == "auroc:all", name))
+        known = {name for scorer in content.scorers.values() for name in scorer}
+        names = sorted(known, key=lambda name: (name.startswith("pairs:"), name == "auroc:all", name))
         rows = [[label, *(number(scorer.get(name), 2) for name in names)] for label, scorer in content.scorers.items()]
         found["scorers"] = (["scorer of", *(name.removeprefix("auroc:") for name in names)], rows)
     if content.failures:

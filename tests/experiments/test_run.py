@@ -222,7 +222,14 @@ def start(tmp_path, *arguments, **environment):
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAKE_PROCESS": "1", **environment}
     return subprocess.Popen(
-        [*command, *arguments], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, *arguments],
+        cwd=tmp_path,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell hands its background jobs an ignored Ctrl-C, and so would these tests when they are such a job
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
