@@ -3,6 +3,7 @@
 import numpy as np
 from datasets import Dataset
 
+from ..errors import UserError
 from ..example import make_pool
 from . import wording as say
 from .world import SINGLE, SKILLS, World, generator, operand_split, skill_cases, synonyms, values
@@ -24,7 +25,7 @@ def build_pool(world: World, rows: int, seed: int) -> Dataset:
         possible = cases(world, "sft", rng)
         if len(possible) < wanted[kind]:
             largest = int(len(possible) / SHARES[kind])
-            raise ValueError(f"data.rows: {rows} is more than the world holds; give at most {largest}")
+            raise UserError(f"data.rows: {rows} is more than the world holds; give at most {largest}")
         made += [possible[i] for i in rng.choice(len(possible), wanted[kind], replace=False)]
     return make_pool((made[i] for i in rng.permutation(len(made))), source=f"microworld-{world.seed}")
 

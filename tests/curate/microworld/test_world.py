@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from curate import microworld
+from curate import UserError, microworld
 from curate.microworld import text, wording
 from curate.microworld import world as w
 
@@ -97,7 +97,7 @@ def test_pool_is_exact_unique_and_in_its_shares():
 
 
 def test_too_large_a_pool_names_the_mend():
-    with pytest.raises(ValueError, match=r"data\.rows: 50000 .* at most \d+"):
+    with pytest.raises(UserError, match=r"data\.rows: 50000 .* at most \d+"):
         pool(rows=50_000)
 
 
