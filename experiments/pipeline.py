@@ -60,7 +60,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     with store.MetricsLog(folder) as log:
 
         def at_point(model: Any, point: Point) -> None:
-            found = _evaluate(config, model, tokenizer, suites, everything=point.last)
+            # the same questions at every point, the last one too: else points could not be compared
+            found = _evaluate(config, model, tokenizer, suites, everything=False)
             name = f"step:{point.step}"
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
@@ -71,10 +72,15 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                         suite=suite, metric=metric, value=cell["value"],
                     )  # fmt: skip
 
+            if point.last:
+                everything = _evaluate(config, model, tokenizer, suites, everything=True)
+                metrics["end"] = everything.metrics
+                items.extend({"point": "end", **item} for item in everything.items)
+
         rows = training_rows(config, subset.rows)
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
-        check_moved(items, suites, curve.points[-1].step)
+        check_moved(items, suites)
     record = _record(config, subset, curve, metrics)
     pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     if config.model.save:
@@ -214,7 +220,7 @@ class NotMoved(RuntimeError):
     """Training left the model where it was: nothing can be learnt from such a run."""
 
 
-def check_moved(items: list[dict[str, Any]], suites: list[Suite], last: int) -> None:
+def check_moved(items: list[dict[str, Any]], suites: list[Suite]) -> None:
     """Raise NotMoved unless the OOD answers' likelihood has left the base model's by more than its 95 % t interval."""
     from scipy.stats import ttest_1samp
 
@@ -223,7 +229,7 @@ def check_moved(items: list[dict[str, Any]], suites: list[Suite], last: int) -> 
     for item in items:
         if item["suite"] in ood:
             at.setdefault(item["point"], {})[item["suite"], item["item"]] = item["nats"] / item["tokens"]
-    before, after = at["step:0"], at[f"step:{last}"]
+    before, after = at["step:0"], at["end"]
     moved = [after[key] - before[key] for key in after]
     # not the other way round: without any movement the p-value is not a number
     if not (len(moved) > 1 and ttest_1samp(moved, 0).pvalue <= 0.05):
@@ -289,7 +295,7 @@ def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any
     sign = 1 if best.mode == "max" else -1
     best_step = max(values, key=lambda step: (sign * values[step], -step))  # the earliest of equals
     last = curve.points[-1]
-    metrics |= {"best_val": metrics[f"step:{best_step}"], "end": metrics[f"step:{last.step}"]}
+    metrics |= {"best_val": metrics[f"step:{best_step}"]}
     return {
         "run_id": run_id(config),
         "arm": config.arm,

@@ -32,9 +32,8 @@ def build_suite(world: World, name: str, items: int) -> list[Item]:
         return _validation(world, items)
     if name == "id":
         skills = round(items * SKILL_SHARE_OF_ID)
-        return _take(rng, _held_out_facts(world, "seen", (0, 1)), items - skills) + _take(
-            rng, _skills(world, "test"), skills
-        )
+        facts = _take(rng, _held_out_facts(world, "seen", (0, 1)), items - skills)
+        return _take(rng, facts + _take(rng, _skills(world, "test"), skills), items)
     if name == "entity":
         return _take(rng, _singles(world, "test", "seen", (0, 1)), items)
     if name == "wording":
@@ -48,12 +47,13 @@ def _validation(world: World, items: int) -> list[Item]:
     """A mixture like the test suites', from entities, wordings, pairs and operands of its own."""
     rng = generator(world.seed, "validation", "suite")
     share = items // 4
-    return (
+    mixture = (
         _take(rng, _singles(world, "validation", "seen", (0, 1)), share)
         + _take(rng, _singles(world, "validation", "validation", (0, 1, 2)), share)
         + _take(rng, _pairs(world, "validation", "validation"), share)
         + _take(rng, _skills(world, "validation"), items - 3 * share)
     )
+    return _take(rng, mixture, items)  # so that the first so many are a mixture too
 
 
 def majority_baseline(world: World, items: list[Item]) -> float:
