@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
 from curate.example import HUB
+from curate.select import USES_SCORES, USES_SEED
 from experiments import UserError
 from experiments.suites.config import EvaluationConfig
 from train.config import ModelConfig, TrainingConfig
@@ -26,8 +27,6 @@ RESULTS_VERSION = {"curate": 2, "experiments": 2, "train": 1}
 
 NOT_OF_A_RUN = ("experiment", "plan")  # root keys that say which runs to make, not what a run is
 PATHS = ("path", "pairs", "pairs_valid", "model", "backbone")  # keys whose value may be a file or folder
-USES_SCORES = ("threshold", "top_k", "top_fraction", "random_length_matched")
-DRAWS = ("random", "random_length_matched", "clean")  # selections that depend on seed.select
 
 
 class Frozen(BaseModel):
@@ -197,7 +196,7 @@ def essence(config: Config) -> dict[str, Any]:
     if config.model.kind != "micro":
         del seed["base"]
     random_scores = tree["scorer"] is not None and config.scorer.kind == "random"
-    if not (duplicates or config.selection.kind in DRAWS or random_scores):
+    if not (duplicates or config.selection.kind in USES_SEED or random_scores):
         del seed["select"]
     return _by_content(tree, data_root(config))
 

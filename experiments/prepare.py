@@ -12,6 +12,7 @@ import joblib
 
 from curate import UserError, microworld
 from curate.example import render
+from curate.select import USES_SCORES
 
 from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint
 from .store import cached_folder
@@ -87,7 +88,7 @@ def cloze(model: Any, tokenizer: Any, *, world: int) -> dict[str, float]:
 
 def needs_reward_model(config: Config) -> bool:
     """Whether this run scores its pool with the reward model that is trained here."""
-    uses = config.selection.kind in ("threshold", "top_k", "top_fraction", "random_length_matched")
+    uses = config.selection.kind in USES_SCORES
     return uses and config.scorer.kind == "reward_model" and config.scorer.model is None
 
 
