@@ -22,10 +22,11 @@ from pydantic import BaseModel, ValidationError
 
 from curate.config import DataConfig, ScorerConfig, SelectionConfig, explain
 from curate.errors import UserError
-from curate.example import check_output, load_pool, replace, write_rows
+from curate.example import load_pool, replace
 from curate.progress import progress
 from curate.scoring import score
 from curate.select import USES_SCORES, select
+from curate.writing import check_output, write_rows
 
 Group = TypeVar("Group", bound=BaseModel)
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
-from curate.example import HUB
+from curate.reading import HUB
 from curate.select import USES_SCORES, USES_SEED
 from experiments import UserError
 from experiments.suites.config import EvaluationConfig

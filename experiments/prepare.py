@@ -1,6 +1,5 @@
 """What runs share and must exist before them: base models and reward models, each built once, side by side."""
 
-import csv
 import functools
 import shutil
 import threading
@@ -12,6 +11,7 @@ import joblib
 
 from curate import UserError, microworld
 from curate.example import render
+from curate.reading import HUB, records
 from curate.select import USES_SCORES
 
 from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint
@@ -98,7 +98,7 @@ def reward_folder(config: Config) -> Path:
     if config.data.name == "microworld":
         pairs: Any = ["microworld", config.seed.world, microworld.VERSION]
     else:
-        pairs = [content_hash(path) for path in pairs_paths(config)]
+        pairs = [source if source.startswith(HUB) else content_hash(Path(source)) for source in pairs_sources(config)]
     identity = {
         "backbone": base_folder(config).name if reward.backbone is None else reward.backbone,
         "reward": reward.model_dump(mode="json"),
@@ -146,44 +146,61 @@ Preferences = list[tuple[str, str, str]]  # rendered prompt, chosen, rejected
 def preference_pairs(config: Config) -> tuple[Preferences, Preferences]:
     """Pairs to train on, and pairs to measure with (none: a part of the first is kept back for that).
 
-    They come from the world's own split, or from CSV files with the columns src, pos and neg, whose texts may be marked
+    They come from the world's own split, or from files or data sets of the hub with a prompt, a chosen and a rejected
+    response (text, or a conversation that ends with it), or the columns src, pos and neg, whose texts may be marked
     "Instruction:", "Input:" and "Response:" (the layout of Ge et al. 2024, arXiv:2402.18191).
     """
     template = reward_template(config)
     if config.data.name == "microworld":
         rows = microworld.preference_pairs(microworld.build_world(config.seed.world), seed=0)
         return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows], []
-    read = [_read_pairs(path, template) for path in pairs_paths(config)]
+    read = [_read_pairs(source, template) for source in pairs_sources(config)]
     return read[0], read[1] if len(read) > 1 else []
 
 
-def _read_pairs(path: Path, template: dict[str, str]) -> Preferences:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"src", "pos", "neg"} <= set(rows[0]):
-        raise UserError(f"data.pairs: {path} lacks the columns src, pos, neg; give a CSV that has them")
-    pairs = []
-    for row in rows:
-        instruction, _, given = (row["src"] or "").removeprefix("Instruction:").partition("Input:")
-        chosen, rejected = ((row[k] or "").removeprefix("Response:").strip() for k in ("pos", "neg"))
-        if instruction.strip() and chosen and rejected:
-            pairs.append((render(template, instruction.strip(), given.strip()), chosen, rejected))
+def _read_pairs(source: str, template: dict[str, str]) -> Preferences:
+    pairs = [pair for _, row in records(source, "data.pairs") if (pair := _pair(row, template))]
+    if not pairs:
+        raise UserError(f"data.pairs: {source} holds no pair; give columns prompt, chosen, rejected or src, pos, neg")
     return pairs
 
 
-def companion(config: Config, key: str, name: str) -> Path:
-    """The file `name` as given or under the data root; UserError names `key` when it is at neither place."""
+def _pair(row: Any, template: dict[str, str]) -> tuple[str, str, str] | None:
+    """One preference, or None where a part of it is missing."""
+    if not isinstance(row, dict):
+        return None
+    asked = str(row.get("src") or row.get("prompt") or row.get("instruction") or "")
+    instruction, _, given = asked.removeprefix("Instruction:").partition("Input:")
+    given = given.strip() or str(row.get("input") or "")
+    answers = (row.get("pos") or row.get("chosen"), row.get("neg") or row.get("rejected"))
+    chosen, rejected = (_last(answer).removeprefix("Response:").strip() for answer in answers)
+    if not (instruction.strip() and chosen and rejected):
+        return None
+    return render(template, instruction.strip(), given), chosen, rejected
+
+
+def _last(answer: Any) -> str:
+    """A response as text: itself, or the last turn of a conversation."""
+    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
+        answer = answer[-1].get("content")
+    return answer if isinstance(answer, str) else ""
+
+
+def companion(config: Config, key: str, name: str) -> str:
+    """The file `name` as given or under the data root, or a name on the hub; UserError names `key` for neither."""
+    if name.startswith(HUB):
+        return name
     root = data_root(config)
     for path in [Path(name), *([root / name] if root else [])]:
         if path.is_file():
-            return path
-    raise UserError(f"{key}: {name} is neither here nor under data.root={root}; give its path")
+            return str(path)
+    raise UserError(f"{key}: {name} is neither here nor under data.root={root}; give its path, or {HUB}NAME")
 
 
-def pairs_paths(config: Config) -> list[Path]:
-    """The files of the preference pairs: to train on and, if there is one, to measure with."""
+def pairs_sources(config: Config) -> list[str]:
+    """Where the preference pairs are: those to train on and, if there are any, those to measure with."""
     if not config.data.pairs:
-        raise UserError("data.pairs: null; give a CSV with columns src, pos, neg to train the reward model on")
+        raise UserError("data.pairs: null; name a file of preference pairs to train the reward model on, or hub:NAME")
     given = {"data.pairs": config.data.pairs, "data.pairs_valid": config.data.pairs_valid}
     return [companion(config, key, name) for key, name in given.items() if name]
 

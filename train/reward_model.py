@@ -5,6 +5,7 @@ under a model tuned on the preferred responses finds wrong facts, as far as the 
 are joined by a logistic regression on pairs that neither was trained on.
 """
 
+import functools
 import json
 import tempfile
 import time
@@ -68,7 +69,7 @@ def train_reward_model(
     head = _train_head(backbone, tokenizer, train, config, seed)
     head.save_pretrained(out / "head")
     tokenizer.save_pretrained(out / "head")
-    features = {"head": lambda part: _head_margins(head, tokenizer, part, config.max_length)}
+    features = {"head": _margins(functools.partial(_head_scores, head), tokenizer, config.max_length)}
     if config.reference is not None:
         model, reference_tokenizer = load_causal_lm(backbone)
         chosen = list({(p.prompt, p.chosen): Row(p.prompt, p.chosen) for p in train}.values())
@@ -76,7 +77,8 @@ def train_reward_model(
         model.eval()
         model.save_pretrained(out / "reference")
         reference_tokenizer.save_pretrained(out / "reference")
-        features["likelihood"] = lambda part: _likelihood_margins(model, reference_tokenizer, part, config.max_length)
+        likelihood = functools.partial(_likelihoods, model)
+        features["likelihood"] = _margins(likelihood, reference_tokenizer, config.max_length)
     on_test = np.column_stack([margin(test) for margin in features.values()])
     weights = np.ones(1)
     if len(features) > 1:
@@ -222,27 +224,29 @@ def _batches(encoded: list[dict[str, list[int]]], size: int = 32):
         yield order[start : start + size]
 
 
-@torch.inference_mode()
-def _head_margins(head: Any, tokenizer: Any, pairs: list[Pair], max_length: int) -> np.ndarray:
-    encoded = _encode_pairs(tokenizer, pairs, max_length)
-    scores = np.empty(len(encoded))
-    for indices in _batches(encoded):
-        batch = _collate([encoded[i] for i in indices], tokenizer.pad_token_id)
-        scores[indices] = _head_scores(head, batch).float().numpy()
-    return scores[: len(pairs)] - scores[len(pairs) :]
+def _likelihoods(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(rows,): mean log-likelihood of a response token."""
+    logits, targets = response_logits(model, batch)
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
+    return torch.stack([-part.mean() for part in losses.split(counts)])
 
 
-@torch.inference_mode()
-def _likelihood_margins(model: Any, tokenizer: Any, pairs: list[Pair], max_length: int) -> np.ndarray:
-    encoded = _encode_pairs(tokenizer, pairs, max_length)
-    scores = np.empty(len(encoded))
-    for indices in _batches(encoded):
-        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
-        logits, targets = response_logits(model, batch)
-        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
-        counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
-        scores[indices] = [-float(part.mean()) for part in losses.split(counts)]
-    return scores[: len(pairs)] - scores[len(pairs) :]
+def _margins(
+    score: Callable[[dict[str, torch.Tensor]], torch.Tensor], tokenizer: Any, max_length: int
+) -> Callable[[list[Pair]], np.ndarray]:
+    """A function from pairs to (pairs,): score of the chosen less score of the rejected."""
+
+    @torch.inference_mode()
+    def margins(pairs: list[Pair]) -> np.ndarray:
+        encoded = _encode_pairs(tokenizer, pairs, max_length)
+        scores = np.empty(len(encoded))
+        for indices in _batches(encoded):
+            batch = _collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+            scores[indices] = score(batch).float().numpy()
+        return scores[: len(pairs)] - scores[len(pairs) :]
+
+    return margins
 
 
 def _joint_weights(margins: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Suites from the config: parts of the micro-world, or a user's own file of questions and references."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +8,13 @@ import numpy as np
 
 from curate import UserError, microworld
 from curate.example import render
+from curate.layouts import ALIASES, fields_of
+from curate.reading import HUB, records
 
 from .config import EvaluationConfig, SuiteConfig
 from .teacher_forced import Question
 
+_NAMES = {name: ALIASES[name] for name in ("instruction", "input", "output")}
 FORMAT = "ok :"  # the part of the micro-world's answers that is form
 
 
@@ -59,10 +61,10 @@ def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, s
 
 def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, str], root: Path | None) -> Suite:
     key = f"evaluation.suites.{name}.path"
-    path = Path(suite.path or "")
-    if not path.is_absolute() and not path.exists() and root is not None:
-        path = root / path
-    rows = load_questions(path, key)
+    source = suite.path or ""
+    if not source.startswith(HUB) and root is not None and not Path(source).exists():
+        source = str(root / source)  # an absolute path stays what it is
+    rows = load_questions(source, key)
     order = np.random.default_rng([0, len(rows)]).permutation(len(rows))[:items]  # the same items for every run
     chosen = [rows[i] for i in sorted(order)]
     return Suite(
@@ -74,35 +76,25 @@ def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, st
     )
 
 
-def load_questions(path: Path, key: str) -> list[dict[str, str]]:
-    """Rows {instruction, input, output} of a JSON or JSONL file; `instances` (Self-Instruct's layout) are unfolded.
+def load_questions(source: str, key: str) -> list[dict[str, str]]:
+    """Rows {instruction, input, output} of a file or a data set of the hub; Self-Instruct's `instances` are unfolded.
 
-    Raises UserError that names `key` when the file is missing, broken, or holds a row without instruction or output.
+    Raises UserError that names `key` when the source is missing, broken, or holds a row without instruction or output.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}: {path} cannot be read ({error}); give a JSON or JSONL file") from error
-    try:
-        array = text.lstrip().startswith("[")
-        raw = json.loads(text) if array else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{key}: {path} is not valid JSON ({error}); mend or replace it") from error
     rows = []
-    for number, row in enumerate(raw, 1):
+    for line, row in records(source, key):
         for instance in _instances(row):
-            found = {k: instance.get(k) or "" for k in ("instruction", "input", "output")}
-            if not all(isinstance(v, str) for v in found.values()) or not found["instruction"] or not found["output"]:
-                raise UserError(f"{key}: row {number} of {path} lacks instruction or output text; mend or remove it")
-            rows.append(found)
+            try:
+                found = fields_of(instance, _NAMES)
+            except ValueError as error:
+                raise UserError(f"{key}: line {line} of {source}: {error}; mend or remove it") from None
+            rows.append({name: found[name] or "" for name in _NAMES})
     if not rows:
-        raise UserError(f"{key}: {path} holds no question; give at least one")
+        raise UserError(f"{key}: {source} holds no question; give at least one")
     return rows
 
 
-def _instances(row: Any) -> list[dict[str, Any]]:
-    if not isinstance(row, dict):
-        return [{}]
-    if isinstance(row.get("instances"), list):
+def _instances(row: Any) -> list[Any]:
+    if isinstance(row, dict) and isinstance(row.get("instances"), list):
         return [{"instruction": row.get("instruction"), **i} for i in row["instances"] if isinstance(i, dict)]
     return [row]

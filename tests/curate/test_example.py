@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from curate import UserError
-from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render, write_rows
+from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render
+from curate.writing import write_rows
 
 GOOD = {"instruction": "Name a colour.", "input": "", "output": "Red."}
 

@@ -148,11 +148,15 @@ def test_self_instructs_layout_is_unfolded_and_bad_files_are_named(tmp_path):
         {"instruction": "do", "input": "x", "output": "y"},
         {"instruction": "do", "input": "", "output": "z"},
     ]
-    for text, message in (("{", "not valid JSON"), ("", "holds no question"), ('{"instruction": "a"}', "row 1")):
+    for text, message in (
+        ("{", "line 1.*malformed JSON"),
+        ("", "holds no question"),
+        ('{"prompt": "a"}', "line 1.*output"),
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             load_questions(path, "evaluation.suites.x.path")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"^k=.*no such file"):
         load_questions(tmp_path / "none.jsonl", "k")
 
 
@@ -164,3 +168,14 @@ def test_the_world_has_no_such_part():
     )  # fmt: skip
     with pytest.raises(UserError, match=r"evaluation\.suites\.x\.world: 'moon'"):
         build_suites(config, TEMPLATE, world=0, root=None)
+
+
+def test_references_may_be_any_layout_and_lie_on_the_hub(tmp_path, monkeypatch):
+    import datasets
+
+    rows = [{"prompt": "do", "completion": "y"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *_, **__: rows if name == "who/refs" else None)
+    assert load_questions("hub:who/refs", "k") == [{"instruction": "do", "input": "", "output": "y"}]
+    path = tmp_path / "refs.csv"
+    path.write_text("instruction,input,output\ndo,,y\n")
+    assert load_questions(str(path), "k") == [{"instruction": "do", "input": "", "output": "y"}]
