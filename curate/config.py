@@ -9,9 +9,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 SelectionKind = Literal[
-    "all", "threshold", "top_k", "top_fraction", "random", "random_length_matched", "longest", "clean"
+    "all", "threshold", "top_k", "top_fraction", "band", "stratified", "diversity", "from_file",
+    "random", "random_length_matched", "longest", "clean",
+]  # fmt: skip
+NoiseKind = Literal[
+    "none", "swapped_response", "near_miss", "truncated", "off_format", "contradictory", "mixture", "correlated"
 ]
-NoiseKind = Literal["none", "swapped_response", "near_miss", "truncated", "off_format", "mixture", "correlated"]
+ScorerKind = Literal[
+    "none", "length", "surface", "random", "oracle", "reward_model", "judge", "ifd", "perplexity", "embedding",
+    "ensemble", "own",
+]  # fmt: skip
 ExampleField = Literal["instruction", "input", "output", "category", "near_miss"]
 
 
@@ -68,11 +75,104 @@ class NoiseConfig(_Config):
         return self
 
 
+class EndpointConfig(_Config):
+    """A server that speaks OpenAI's chat protocol, and what may be spent there."""
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = Field(default=8, ge=1)
+    timeout: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=5, ge=0)
+    json_schema: Literal["auto", "always", "never"] = "auto"
+    max_tokens: int = Field(default=128, ge=1)
+    prices: dict[str, list[float]] = {}
+    max_cost: float | None = Field(default=None, ge=0)
+
+    @field_validator("prices")
+    @classmethod
+    def _pairs(cls, prices: dict[str, list[float]]) -> dict[str, list[float]]:
+        for name, pair in prices.items():
+            if len(pair) != 2 or min(pair) < 0:
+                raise ValueError(f"{name} must be [dollars per million tokens in, the same out]")
+        return prices
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> "EndpointConfig":
+        if self.max_cost is not None and self.model not in self.prices:
+            raise ValueError(
+                f"max_cost={self.max_cost}: what does {self.model} cost? set prices={{{self.model}: [in, out]}}"
+            )
+        return self
+
+
+# The keys that a kind of scorer reads, beside `kind`.
+SCORER_KEYS: dict[str, tuple[str, ...]] = {
+    "surface": ("feature",),
+    "reward_model": ("features", "model", "template", "dtype"),
+    "judge": ("endpoint",),
+    "ifd": ("model", "max_length", "max_ifd"),
+    "perplexity": ("model", "max_length"),
+    "embedding": ("model", "max_length", "target", "neighbours"),
+    "ensemble": ("members",),
+    "own": ("target", "options"),
+}
+
+
 class ScorerConfig(_Config):
-    kind: Literal["none", "length", "random", "oracle", "reward_model"]
+    """What gives a row its score. Keys that a kind does not read are put back to their defaults."""
+
+    kind: ScorerKind
+    feature: str = "words"
     features: list[Literal["head", "likelihood"]] | None = Field(default=None, min_length=1)
     model: str | None = None
-    template: Literal["chapter", "pair"] = "chapter"
+    template: Literal["chapter", "pair", "chat"] = "chapter"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    endpoint: EndpointConfig | None = None
+    max_length: int = Field(default=512, ge=8)
+    max_ifd: float | None = Field(default=1.0, gt=0)
+    target: str | None = None
+    neighbours: int = Field(default=1, ge=1)
+    members: list["ScorerConfig"] | None = Field(default=None, min_length=2)
+    options: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_what_counts(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        own = values.pop("_target_", None)  # Hydra's way of naming a function
+        if own is not None:
+            values = {"kind": "own", "target": own, "options": values.get("options")}
+        used = SCORER_KEYS.get(str(values.get("kind")), ())
+        return {key: value for key, value in values.items() if key not in cls.model_fields or key in ("kind", *used)}
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "ScorerConfig":
+        if self.kind == "judge" and self.endpoint is None:
+            raise ValueError("endpoint=null: which server and model? set scorer.endpoint.model and .base_url")
+        if self.kind == "ensemble" and self.members is None:
+            raise ValueError("members=null: which scorers? give a list such as [{kind: length}, {kind: ifd, model: X}]")
+        if self.kind == "own" and "." not in (self.target or ""):
+            raise ValueError(f"_target_={self.target}: which function? set scorer._target_=MODULE.FUNCTION")
+        return self
+
+    def models(self) -> list["ScorerConfig"]:
+        """This scorer, or all members of an ensemble."""
+        return [one for member in self.members for one in member.models()] if self.members else [self]
+
+
+# The keys that a kind of selection reads; those that are not here read k and fraction.
+SELECTION_KEYS: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "threshold": ("threshold",),
+    "top_k": ("k",),
+    "band": ("low", "high"),
+    "from_file": ("path",),
+    "diversity": ("k", "fraction", "floor"),
+}
+_SIZED = ("top_fraction", "stratified", "diversity", "random", "random_length_matched", "longest", "clean")
 
 
 class SelectionConfig(_Config):
@@ -80,19 +180,20 @@ class SelectionConfig(_Config):
     k: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     threshold: float | None = None
+    low: float | None = Field(default=None, ge=0, le=1)
+    high: float | None = Field(default=None, ge=0, le=1)
+    floor: float | None = Field(default=None, ge=0, lt=1)
+    path: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _only_what_counts(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        kind = values.get("kind")
-        unused: dict[str, tuple[str, ...]] = {
-            "all": ("k", "fraction", "threshold"),
-            "threshold": ("k", "fraction"),
-            "top_k": ("fraction", "threshold"),
-        }
-        drop = unused.get(str(kind), ("threshold",) if values.get("k") is None else ("fraction", "threshold"))
+        used = SELECTION_KEYS.get(str(values.get("kind")), ("k", "fraction"))
+        drop = {"k", "fraction", "threshold", "low", "high", "floor", "path"} - {*used}
+        if values.get("k") is not None and "k" in used:
+            drop.add("fraction")
         return {key: None if key in drop else value for key, value in values.items()}
 
     @model_validator(mode="after")
@@ -101,7 +202,11 @@ class SelectionConfig(_Config):
             raise ValueError("threshold=null: which score is good enough? set selection.threshold=1.5")
         if self.kind == "top_k" and self.k is None:
             raise ValueError("k=null: how many rows? set selection.k=1000")
-        if self.kind not in ("all", "threshold") and self.k is None and self.fraction is None:
+        if self.kind == "band" and not (self.low is not None and self.high is not None and self.low < self.high):
+            raise ValueError(f"low={self.low} high={self.high}: give two quantiles of the scores, such as 0.5 and 0.9")
+        if self.kind == "from_file" and self.path is None:
+            raise ValueError("path=null: whose selection? set selection.path=FILE")
+        if self.kind in _SIZED and self.k is None and self.fraction is None:
             raise ValueError("k=null: how many rows? set selection.k=1000 or selection.fraction=0.177")
         return self
 

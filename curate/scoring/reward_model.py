@@ -1,6 +1,8 @@
 """Scores of a reward model: a sequence classifier with one output, or a folder with a likelihood beside it."""
 
+import functools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +22,11 @@ from transformers.utils import logging as hf_logging
 from curate.errors import UserError
 from curate.example import column, digest, render
 from curate.progress import Progress
-from curate.scoring.cache import Batch, Scores, cached_scores
+from curate.scoring.cache import Batch, Portions, Scores, cached_scores
 from curate.scoring.likelihood import by_length, encode_joined, likelihood_batches, pad
 
+Batches = Callable[[list[str], list[str]], Iterator[tuple[list[int], list[float]]]]
+NO_SCORE = "the model's output is not a number"
 # What a reward model of the hub gets as the prompt of a row: the bare request.
 _REQUEST = {"without_input": "{instruction}", "with_input": "{instruction}\n\n{input}"}
 
@@ -172,15 +176,15 @@ def _head_scores(
     progress: Progress | None,
     device: str | None = None,
 ) -> Scores:
-    def batches(some_prompts: list[str], some_responses: list[str]) -> Iterator[tuple[list[int], list[float]]]:
-        model, tokenizer = _load(model_id, AutoModelForSequenceClassification)
+    def load() -> Batches:
+        model, tokenizer = load_model(model_id, AutoModelForSequenceClassification)
         if model.config.num_labels != 1:
             raise UserError(f"model {model_id}: has {model.config.num_labels} outputs; choose a reward model, with one")
         where = _device(device)
         budget = _budget(token_budget, where)
-        yield from _head_batches(model, tokenizer, some_prompts, some_responses, template, max_length, budget, where)
+        return lambda some, replies: _head_batches(model, tokenizer, some, replies, template, max_length, budget, where)
 
-    return _cached(model_id, f"head-{template}-{max_length}", prompts, responses, batches, cache, progress)
+    return cached_by_model(model_id, f"head-{template}-{max_length}", prompts, responses, load, cache, progress)
 
 
 def _likelihoods(
@@ -192,39 +196,51 @@ def _likelihoods(
     token_budget: int | None,
     progress: Progress | None,
 ) -> Scores:
-    def batches(some_prompts: list[str], some_responses: list[str]) -> Iterator[tuple[list[int], list[float]]]:
-        model, tokenizer = _load(model_id, AutoModelForCausalLM)
+    def load() -> Batches:
+        model, tokenizer = load_model(model_id, AutoModelForCausalLM)
         where = _device(None)
-        budget = _budget(token_budget, where)
-        yield from likelihood_batches(
-            model, tokenizer, some_prompts, some_responses, max_length=max_length, token_budget=budget, device=where
+        return functools.partial(
+            likelihood_batches,
+            model,
+            tokenizer,
+            max_length=max_length,
+            token_budget=_budget(token_budget, where),
+            device=where,
         )
 
-    return _cached(model_id, f"likelihood-{max_length}", prompts, responses, batches, cache, progress)
+    return cached_by_model(model_id, f"likelihood-{max_length}", prompts, responses, load, cache, progress)
 
 
-def _cached(
+def cached_by_model(
     model_id: str,
     name: str,
     prompts: Sequence[str],
     responses: Sequence[str],
-    batches: Callable[[list[str], list[str]], Iterator[tuple[list[int], list[float]]]],
+    load: Callable[[], Batches],
     cache: Path | None,
     progress: Progress | None,
 ) -> Scores:
-    """Scores from the cache, or from `batches`, timed with all that they need: loading and tokenising too."""
+    """Scores from the cache, or from what `load` returns, timed with all that they need: loading and tokenising too.
 
-    def compute(rows: list[int]) -> Iterator[Batch]:
-        done, started = 0, time.perf_counter()
-        for some, values in batches([prompts[row] for row in rows], [responses[row] for row in rows]):
-            now = time.perf_counter()
-            yield [rows[at] for at in some], values, now - started
-            done, started = done + len(some), now
-            if progress is not None:
-                progress(done, len(rows))
+    `name` and the content of the model are the scorer's identity. What `load` returns maps prompts and responses to
+    batches of (positions among them, scores).
+    """
 
-    keys = [digest(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-    return cached_scores(cache, f"{name}-{_identity(model_id)}" if cache else "", keys, compute)
+    def compute(portions: Portions) -> Iterator[Batch]:
+        started = time.perf_counter()
+        batches = load()
+        for rows in portions:
+            for some, values in batches([prompts[row] for row in rows], [responses[row] for row in rows]):
+                now = time.perf_counter()
+                reasons = {rows[at]: NO_SCORE for at, value in zip(some, values, strict=True) if math.isnan(value)}
+                yield Batch([rows[at] for at in some], values, now - started, reasons)
+                started = now
+
+    pairs = list(zip(prompts, responses, strict=True))
+    keys = [digest(prompt, response) for prompt, response in pairs]
+    sizes = [len(prompt) + len(response) for prompt, response in pairs]
+    identity = f"{name}-{model_identity(model_id)}" if cache else ""
+    return cached_scores(cache, identity, keys, compute, sizes=sizes, progress=progress)
 
 
 def _head_batches(
@@ -277,7 +293,7 @@ def _budget(token_budget: int | None, device: str) -> int:
     return token_budget or (512 if device == "cpu" else 16_384)
 
 
-def _identity(model_id: str) -> str:
+def model_identity(model_id: str) -> str:
     """Hash of a folder's files, or the commit of a model on the hub."""
     folder = Path(model_id)
     if not folder.is_dir():
@@ -298,7 +314,7 @@ def _config(model_id: str) -> Any:
         raise _unusable(model_id, error) from None
 
 
-def _load(model_id: str, kind: Any) -> tuple[Any, Any]:
+def load_model(model_id: str, kind: Any) -> tuple[Any, Any]:
     """(model in fp32, tokenizer). Safetensors, else pickles read as weights only; never a model's own code."""
     _config(model_id)
     with _quiet():

@@ -3,10 +3,12 @@
 import math
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,24 +16,25 @@ import numpy as np
 import pytest
 
 from curate import UserError
-from curate.scoring.cache import Batch, cached_scores
+from curate.scoring.cache import Batch, Portions, Scores, cached_scores
 
-Compute = Callable[[list[int]], Iterator[Batch]]
+Compute = Callable[[Portions], Iterator[Batch]]
 
 
 def scorer(asked: list[int], batch: int = 2, plus: float = 0.0) -> Compute:
     """Scores a row by its number; notes in `asked` what it was asked for; a row costs 0.5 s."""
 
-    def compute(rows: list[int]) -> Iterator[Batch]:
-        asked.extend(rows)
-        for start in range(0, len(rows), batch):
-            some = rows[start : start + batch]
-            yield some, [row + plus for row in some], 0.5 * len(some)
+    def compute(portions: Portions) -> Iterator[Batch]:
+        for rows in portions:
+            asked.extend(rows)
+            for start in range(0, len(rows), batch):
+                some = rows[start : start + batch]
+                yield Batch(some, [row + plus for row in some], 0.5 * len(some))
 
     return compute
 
 
-def never(rows: list[int]) -> Iterator[Batch]:
+def never(_: Portions) -> Iterator[Batch]:
     raise AssertionError("nothing is left to compute")
 
 
@@ -61,13 +64,14 @@ def test_scorers_do_not_share(tmp_path: Path) -> None:
 
 
 def test_nan_is_a_score_too(tmp_path: Path) -> None:
-    def compute(rows: list[int]) -> Iterator[Batch]:
-        yield rows, [math.nan, -math.inf], 1.0
+    def compute(portions: Portions) -> Iterator[Batch]:
+        yield Batch(next(portions), [math.nan, -math.inf], 1.0, reasons={0: "no word in it"}, tokens=8, dollars=0.5)
 
     for _ in range(2):
-        values = cached_scores(tmp_path, "s", ["a", "b"], compute).values
-        assert np.isnan(values[0])
-        assert values[1] == -math.inf
+        scores = cached_scores(tmp_path, "s", ["a", "b"], compute)
+        assert np.isnan(scores.values[0])
+        assert scores.values[1] == -math.inf
+        assert (scores.reasons, scores.tokens, scores.dollars) == ({0: "no word in it"}, 8, 0.5)
         compute = never
 
 
@@ -79,8 +83,8 @@ def test_many_keys(tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
-    def failing(rows: list[int]) -> Iterator[Batch]:
-        yield rows[:2], [0.0, 1.0], 1.0
+    def failing(portions: Portions) -> Iterator[Batch]:
+        yield Batch(next(portions)[:2], [0.0, 1.0], 1.0)
         raise RuntimeError("the machine went away")
 
     with pytest.raises(RuntimeError):
@@ -94,13 +98,13 @@ def test_kill_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
     program = f"""
         import os, signal
         from pathlib import Path
-        from curate.scoring.cache import cached_scores
+        from curate.scoring.cache import Batch, cached_scores
 
-        def compute(rows):
-            for row in rows:
+        def compute(portions):
+            for row in next(portions):
                 if row == 3:
                     os.kill(os.getpid(), signal.SIGKILL)
-                yield [row], [float(row)], 1.0
+                yield Batch([row], [float(row)], 1.0)
 
         cached_scores(Path({str(tmp_path)!r}), "s", list("abcdef"), compute)
     """
@@ -111,44 +115,79 @@ def test_kill_in_the_middle_keeps_finished_batches(tmp_path: Path) -> None:
     assert scores.values.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_two_writers_agree(tmp_path: Path) -> None:
-    """Two processes score the same 100 keys, each with values of its own: both return what was stored first."""
+def test_two_processes_share_a_pool_and_score_no_row_twice(tmp_path: Path) -> None:
     program = """
-        import sys
+        import sys, time
         from pathlib import Path
-        from curate.scoring.cache import cached_scores
+        from curate.scoring import cache
 
-        def compute(rows):
-            for row in rows:
-                yield [row], [float(sys.argv[2])], 0.0
+        def compute(portions):
+            for rows in portions:
+                for row in rows:
+                    time.sleep(0.002)
+                    yield cache.Batch([row], [float(row)], 0.0)
 
-        keys = [f"k{at}" for at in range(100)]
-        print(sorted(cached_scores(Path(sys.argv[1]), "s", keys, compute).values.tolist()))
+        cache._PORTION = 7
+        keys = [f"k{at}" for at in range(300)]
+        scores = cache.cached_scores(Path(sys.argv[1]), "s", keys, compute)
+        assert scores.values.tolist() == list(range(300))
+        print(scores.computed)
     """
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), name], stdout=subprocess.PIPE, text=True
-        )
-        for name in ("1", "2")
-    ]
-    results = [writer.communicate(timeout=120)[0] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0]
-    assert results[0] == results[1] != ""
-    stored = cached_scores(tmp_path, "s", [f"k{at}" for at in range(100)], never).values.tolist()
-    assert str(sorted(stored)) == results[0].strip()
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    computed = [int(writer.communicate(timeout=120)[0]) for writer in writers]
+    assert sum(computed) == 300
+
+
+@pytest.mark.parametrize(
+    ("owner", "age", "taken_over"),
+    [
+        (f"{socket.gethostname()}:999999:1.00", 0.0, True),  # no such process
+        (f"{socket.gethostname()}:{os.getppid()}:1.00", 0.0, True),  # another one has its number now
+        ("elsewhere:1:1.00", 10_000.0, True),
+        ("elsewhere:1:1.00", 0.0, False),
+    ],
+)
+def test_claims_of_the_dead_are_taken_over(tmp_path: Path, owner: str, age: float, taken_over: bool) -> None:
+    cached_scores(tmp_path, "s", ["a"], scorer([]))
+    with sqlite3.connect(tmp_path / "scores" / "s.sqlite") as db:
+        db.execute("INSERT INTO claims VALUES ('b', ?, ?)", (owner, time.time() - age))
+    asked: list[int] = []
+
+    def other_finishes(portions: Portions) -> Iterator[Batch]:
+        with sqlite3.connect(tmp_path / "scores" / "s.sqlite") as db:
+            db.execute("INSERT INTO scores VALUES ('b', 42, NULL, 0, 0, 0)")
+        yield from scorer(asked)(portions)
+
+    found: Scores = cached_scores(tmp_path, "s", ["a", "b"], scorer(asked) if taken_over else other_finishes)
+    assert found.values.tolist() == ([0, 1] if taken_over else [0, 42])
+    assert asked == ([1] if taken_over else [])
+
+
+def test_known_scores_are_not_computed(tmp_path: Path) -> None:
+    asked: list[int] = []
+    scores = cached_scores(tmp_path, "s", ["a", "b"], scorer(asked), known={"a": 4.5})
+    assert (scores.values.tolist(), asked, scores.seconds) == ([4.5, 1], [1], 0.5)
+
+
+def test_large_rows_come_first() -> None:
+    asked: list[int] = []
+    cached_scores(None, "s", ["a", "b", "c"], scorer(asked), sizes=[1, 3, 2])
+    assert asked == [1, 2, 0]
 
 
 def test_a_writer_that_comes_second_returns_the_first_score(tmp_path: Path) -> None:
-    def late(rows: list[int]) -> Iterator[Batch]:
-        cached_scores(tmp_path, "s", ["a"], scorer([], plus=7.0))  # another process was faster
-        yield rows, [1.0], 1.0
+    def late(portions: Portions) -> Iterator[Batch]:
+        rows = next(portions)
+        cached_scores(tmp_path, "s", ["a"], scorer([], plus=7.0))  # another machine, taken for dead, was faster
+        yield Batch(rows, [1.0], 1.0)
 
     assert cached_scores(tmp_path, "s", ["a"], late).values.tolist() == [7]
 
 
 def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"score cache .*Not a directory; free space"):
+    with pytest.raises(UserError, match=r"score cache .*not a directory; free space"):
         cached_scores(tmp_path / "file", "s", ["a"], scorer([]))
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "s.sqlite").write_text("this is no database, and long enough to look like one" * 20)
@@ -168,13 +207,14 @@ def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path: Path) -> None:
         import resource, sys
         from pathlib import Path
         from curate import UserError
-        from curate.scoring.cache import cached_scores
+        from curate.scoring.cache import Batch, cached_scores
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
-        def compute(rows):
-            for row in rows:
-                yield [row], [float(row)], 1.0
+        def compute(portions):
+            for rows in portions:
+                for row in rows:
+                    yield Batch([row], [float(row)], 1.0)
 
         try:
             cached_scores(Path({str(tmp_path)!r}), "s", [f"{{at:0100}}" for at in range(2000)], compute)
