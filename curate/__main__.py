@@ -9,67 +9,69 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hydra
-import numpy as np
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from curate.config import DataConfig, ScorerConfig, SelectionConfig, explain
+from curate.config import (
+    DataConfig,
+    DecontaminateConfig,
+    DedupConfig,
+    DuplicationConfig,
+    NoiseConfig,
+    RewriteConfig,
+    ScorerConfig,
+    SelectionConfig,
+    explain,
+)  # fmt: skip
 from curate.errors import UserError
-from curate.example import load_pool, replace
-from curate.progress import progress
-from curate.scoring import score
-from curate.select import USES_SCORES, select
-from curate.writing import check_output, write_rows
+from curate.job import Job, check_imported, curate
+from curate.layouts import LAYOUTS
+from curate.writing import check_output
 
 Group = TypeVar("Group", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A checked config."""
-
-    data: DataConfig
-    scorer: ScorerConfig
-    selection: SelectionConfig
-    source: Path
-    out: Path
-    rejected: Path | None
-    cache: Path | None
-    seed: int
+GROUPS: dict[str, type[BaseModel]] = {
+    "data": DataConfig, "noise": NoiseConfig, "dedup": DedupConfig, "decontaminate": DecontaminateConfig,
+    "scorer": ScorerConfig, "selection": SelectionConfig, "rewrite": RewriteConfig, "duplication": DuplicationConfig,
+}  # fmt: skip
 
 
 def check(config: DictConfig) -> Job:
     """The job that a config describes; raises UserError for the first thing wrong. Opens no data."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    data = _group(DataConfig, "data", values)
-    scorer = _group(ScorerConfig, "scorer", values)
-    selection = _group(SelectionConfig, "selection", values)
+    groups: dict[str, Any] = {name: _group(kind, name, values) for name, kind in GROUPS.items()}
+    data, scorer, layout = groups["data"], groups["scorer"], values["out"]["layout"]
     if not isinstance(values["seed"], int) or values["seed"] < 0:
         raise UserError(f"seed={values['seed']}: choose a whole number from 0 on")
     if data.path is None:
         raise UserError("data.path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet)")
     if scorer.kind == "reward_model" and scorer.model is None:
         raise UserError("scorer.model=null: which reward model? set scorer.model to a folder or a model of the hub")
+    if layout not in LAYOUTS:
+        raise UserError(f"out.layout={layout}: choose one of {', '.join(LAYOUTS)}")
     if values["out"]["path"] is None:
         raise UserError("out.path=null: where should the kept rows go? set out.path=FILE")
-    source, out = Path(data.path), Path(str(values["out"]["path"]))
+    out = Path(str(values["out"]["path"]))
     rejected = None if values["out"]["rejected"] is None else Path(str(values["out"]["rejected"]))
-    named = [("data.path", source), ("out.path", out)] + ([("out.rejected", rejected)] if rejected else [])
+    named = [("data.path", Path(data.path)), ("out.path", out)] + ([("out.rejected", rejected)] if rejected else [])
     for at, (key, path) in enumerate(named):
         for other, taken in named[:at]:
             if path.resolve() == taken.resolve():
                 raise UserError(f"{key}={path}: is {other} too; name another file")
         if at > 0:
-            check_output(path, key)
+            check_output(path, key, layout if key == "out.path" else "rows")
+    imported = None if values["score"]["import"] is None else Path(str(values["score"]["import"]))
+    check_imported(imported)
     cache = None if values["cache"] is None else Path(str(values["cache"]))
-    return Job(data, scorer, selection, source, out, rejected, cache, values["seed"])
+    return Job(
+        **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=bool(values["out"]["audit"]),
+        imported=imported, cache=cache, seed=values["seed"],
+    )  # fmt: skip
 
 
 def _group(kind: type[Group], name: str, values: dict[str, Any]) -> Group:
@@ -77,30 +79,6 @@ def _group(kind: type[Group], name: str, values: dict[str, Any]) -> Group:
         return kind.model_validate(values[name])
     except ValidationError as error:
         raise UserError(explain(error, name)) from None
-
-
-def curate(job: Job) -> str:
-    """Do the job; returns the line that accounts for every row."""
-    aside = job.out.with_name(job.out.name + ".set_aside.jsonl")
-    loaded = load_pool(
-        job.source,
-        rows=job.data.rows,
-        max_bad_share=job.data.max_bad_share,
-        set_aside=aside,
-        fields=job.data.fields,  # type: ignore[arg-type]
-    )
-    pool, scores = loaded.pool, None
-    if job.selection.kind in USES_SCORES:
-        with progress("scoring") as report:
-            scores = score(pool, job.scorer, seed=job.seed, cache=job.cache, progress=report).values
-        pool = replace(pool, score=[None if np.isnan(value) else value for value in scores.tolist()])
-    kept = select(pool, seed=job.seed, scores=scores, **job.selection.model_dump())
-    rest = np.setdiff1d(np.arange(len(pool)), kept)
-    if job.rejected is not None:
-        write_rows(job.rejected, pool.select(rest), key="out.rejected")
-    write_rows(job.out, pool.select(kept), key="out.path")
-    line = f"{loaded.read} rows in = {len(kept)} kept + {len(rest)} rejected + {len(loaded.bad)} set aside"
-    return line + (f" (see {aside})" if loaded.bad else "")
 
 
 @hydra.main(version_base=None, config_path=str(Path(__file__).parents[1] / "conf"), config_name="curate")

@@ -170,7 +170,7 @@ SELECTION_KEYS: dict[str, tuple[str, ...]] = {
     "top_k": ("k",),
     "band": ("low", "high"),
     "from_file": ("path",),
-    "diversity": ("k", "fraction", "floor"),
+    "diversity": ("k", "fraction", "floor", "encoder"),
 }
 _SIZED = ("top_fraction", "stratified", "diversity", "random", "random_length_matched", "longest", "clean")
 
@@ -184,6 +184,7 @@ class SelectionConfig(_Config):
     high: float | None = Field(default=None, ge=0, le=1)
     floor: float | None = Field(default=None, ge=0, lt=1)
     path: str | None = None
+    encoder: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -191,7 +192,7 @@ class SelectionConfig(_Config):
         if not isinstance(values, dict):
             return values
         used = SELECTION_KEYS.get(str(values.get("kind")), ("k", "fraction"))
-        drop = {"k", "fraction", "threshold", "low", "high", "floor", "path"} - {*used}
+        drop = {"k", "fraction", "threshold", "low", "high", "floor", "path", "encoder"} - {*used}
         if values.get("k") is not None and "k" in used:
             drop.add("fraction")
         return {key: None if key in drop else value for key, value in values.items()}
@@ -209,6 +210,34 @@ class SelectionConfig(_Config):
         if self.kind in _SIZED and self.k is None and self.fraction is None:
             raise ValueError("k=null: how many rows? set selection.k=1000 or selection.fraction=0.177")
         return self
+
+
+class RewriteConfig(_Config):
+    """What becomes of rows that the selection did not keep: dropped (none), or repaired and kept."""
+
+    by: Literal["none", "ledger", "teacher"] = "none"
+    endpoint: EndpointConfig | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> "RewriteConfig":
+        if self.by == "teacher" and self.endpoint is None:
+            raise ValueError("endpoint=null: which teacher? set rewrite.endpoint.model and .base_url")
+        return self
+
+
+class DedupConfig(_Config):
+    """Near-duplicates inside the pool; `near` null keeps them."""
+
+    near: float | None = Field(default=None, gt=0, le=1)
+    by: Literal["prompt+response", "prompt"] = "prompt+response"
+
+
+class DecontaminateConfig(_Config):
+    """Rows whose prompt stands in an evaluation file, by word n-grams or as a near-duplicate."""
+
+    paths: list[str] = []
+    ngram: int = Field(default=13, ge=1)
+    near: float = Field(default=0.8, gt=0, le=1)
 
 
 class DuplicationConfig(_Config):

@@ -81,6 +81,16 @@ def _dataset(table: pyarrow.Table) -> Dataset:
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=FEATURES))
 
 
+def row_keys(row: Any) -> list[str]:
+    """The ids by which a raw row of some file may be known in a pool: its own, and the digest of what it says."""
+    keys = [row["id"]] if isinstance(row, dict) and isinstance(row.get("id"), str) else []
+    try:
+        found = fields_of(row, ALIASES)
+    except ValueError:
+        return keys
+    return [*keys, digest(found["instruction"] or "", found["input"] or "", found["output"] or "")]
+
+
 def column(pool: Dataset, name: str) -> list[Any]:
     """One column as a plain list."""
     return pool[name][:]

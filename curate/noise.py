@@ -17,7 +17,7 @@ from curate.errors import UserError
 from curate.example import column, replace
 
 SINGLE_KINDS = ("swapped_response", "near_miss", "truncated", "off_format")
-KINDS = ("none", *SINGLE_KINDS, "mixture", "correlated")
+KINDS = ("none", *SINGLE_KINDS, "contradictory", "mixture", "correlated")
 
 # What a generic near miss exchanges, first choice first: a number, a name inside a sentence, a content word, any word.
 _DETAILS = (
@@ -37,6 +37,10 @@ def corrupt(pool: Dataset, *, kind: str, rate: float, seed: int) -> Dataset:
     row's. truncated: the first 30-70 % of the words. off_format: the words without opening marker, punctuation and
     layout. mixture: one of these four, drawn for each row. correlated: a mixture that prefers rows of rare categories
     and with long responses. A response too short for its kind is swapped instead, and marked so.
+
+    contradictory: the row takes over another row's prompt, and answers it with a near miss of that row's answer, so
+    that the same prompt has two answers in the pool; up to a rate of one half the other row stays clean.
+    `clean_output` is the other row's answer: the right one for the prompt.
     """
     if kind not in KINDS:
         raise UserError(f"noise.kind={kind}: choose one of {', '.join(KINDS)}")
@@ -58,7 +62,19 @@ def corrupt(pool: Dataset, *, kind: str, rate: float, seed: int) -> Dataset:
         order = -np.log1p(-order) / np.exp(3 * hardness(pool))
     changed: list[str] = list(outputs)
     truth: list[str | None] = column(pool, "clean_output")
-    for row in np.argsort(order, kind="stable")[:count].tolist():
+    ranked = np.argsort(order, kind="stable").tolist()
+    if kind == "contradictory":
+        # the first to be corrupted repeat the prompts of the last to be
+        asked = list(prompts)
+        for row, other in zip(ranked[:count], reversed(ranked), strict=False):
+            other = other if other != row else ranked[0]
+            kinds[row], truth[row], asked[row] = kind, outputs[other], prompts[other]
+            changed[row] = _contradiction(prompts, outputs, misses, other, draws[row])
+        instructions, inputs = map(list, zip(*asked, strict=True))
+        return replace(
+            pool, instruction=instructions, input=inputs, output=changed, noise_kind=kinds, clean_output=truth
+        )
+    for row in ranked[:count]:
         which, where, what = draws[row].tolist()
         text, done = outputs[row], kind if kind in SINGLE_KINDS else SINGLE_KINDS[int(which * len(SINGLE_KINDS))]
         wrong: str | None = None
@@ -105,6 +121,16 @@ def _swapped(prompts: list[tuple[str, str]], outputs: list[str], row: int, where
     if fallback is None:
         raise UserError("noise.kind: every response of the pool is the same, so none can be swapped; use other data")
     return fallback
+
+
+def _contradiction(
+    prompts: list[tuple[str, str]], outputs: list[str], misses: list[str | None], row: int, draws: np.ndarray
+) -> str:
+    """Another answer to the row's prompt."""
+    _, where, what = draws.tolist()
+    ready = misses[row]
+    wrong = ready if ready and ready != outputs[row] else _near_miss(outputs, row, where, what)
+    return wrong or _swapped(prompts, outputs, row, where)
 
 
 def _near_miss(outputs: list[str], row: int, where: float, what: float) -> str | None:

@@ -15,9 +15,18 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
+from curate.config import (
+    SCORER_KEYS,
+    DataConfig,
+    DuplicationConfig,
+    NoiseConfig,
+    RewriteConfig,
+    ScorerConfig,
+    SelectionConfig,
+    explain,
+)  # fmt: skip
 from curate.reading import HUB
-from curate.select import USES_SCORES, USES_SEED
+from curate.select import USES_SEED, uses_scores
 from experiments import UserError
 from experiments.suites.config import EvaluationConfig
 from train.config import ModelConfig, TrainingConfig
@@ -26,7 +35,15 @@ from train.config import ModelConfig, TrainingConfig
 RESULTS_VERSION = {"curate": 2, "experiments": 2, "train": 1}
 
 NOT_OF_A_RUN = ("experiment", "plan")  # root keys that say which runs to make, not what a run is
-PATHS = ("path", "pairs", "pairs_valid", "model", "backbone")  # keys whose value may be a file or folder
+PATHS = (
+    "path",
+    "pairs",
+    "pairs_valid",
+    "model",
+    "backbone",
+    "target",
+    "encoder",
+)  # keys whose value may be a file or folder
 
 
 class Frozen(BaseModel):
@@ -83,6 +100,7 @@ class Config(Frozen):
     noise: NoiseConfig
     scorer: ScorerConfig
     selection: SelectionConfig
+    rewrite: RewriteConfig
     duplication: DuplicationConfig
     model: ModelConfig
     training: TrainingConfig
@@ -160,7 +178,8 @@ def check_paths(config: Config) -> None:
     path = config.data.path
     if path and not path.startswith(HUB) and not Path(path).is_file():
         raise UserError(f"data.path={path}: no such file; give a .json, .jsonl, .csv or .parquet file")
-    for key, value in (("model.path", config.model.path), ("scorer.model", config.scorer.model)):
+    models = [("model.path", config.model.path), *(("scorer.model", one.model) for one in config.scorer.models())]
+    for key, value in models:
         if value and value.startswith(("/", ".", "~")) and not Path(value).is_dir():
             raise UserError(f"{key}={value}: no such folder; give a Hugging Face model folder or a hub id")
 
@@ -184,21 +203,40 @@ def essence(config: Config) -> dict[str, Any]:
         tree["selection"] = None
     else:
         tree["selection"] = {name: value for name, value in selection.items() if value is not None}
-    if config.selection.kind not in USES_SCORES:
-        tree["scorer"] = None
-    elif config.scorer.kind != "reward_model":
-        tree["scorer"] = {"kind": config.scorer.kind}
-    if tree["scorer"] is None or config.scorer.kind != "reward_model" or config.scorer.model is not None:
-        # no reward model is trained for this run
+    tree["scorer"] = _scorer(config.scorer) if scores_are_used(config) else None
+    if config.rewrite.by == "none":
+        del tree["rewrite"]
+    if not trains_reward_model(config):
         del tree["model"]["reward"], tree["data"]["pairs"], tree["data"]["pairs_valid"]
 
     del seed["pair"], seed["bases"]  # they only choose the other seeds
     if config.model.kind != "micro":
         del seed["base"]
-    random_scores = tree["scorer"] is not None and config.scorer.kind == "random"
+    random_scores = scores_are_used(config) and any(one.kind == "random" for one in config.scorer.models())
     if not (duplicates or config.selection.kind in USES_SEED or random_scores):
         del seed["select"]
     return _by_content(tree, data_root(config))
+
+
+def scores_are_used(config: Config) -> bool:
+    """Whether this run scores its pool."""
+    return uses_scores(config.selection.kind, config.selection.floor)
+
+
+def trains_reward_model(config: Config) -> bool:
+    """Whether this run scores its pool with the reward model that is trained here."""
+    own = any(one.kind == "reward_model" and one.model is None for one in config.scorer.models())
+    return own and scores_are_used(config)
+
+
+def _scorer(scorer: ScorerConfig) -> dict[str, Any]:
+    """What determines the scores: the keys that the kind reads; of a judge's endpoint what the replies depend on."""
+    tree = {"kind": scorer.kind, **{k: getattr(scorer, k) for k in SCORER_KEYS.get(scorer.kind, ())}}
+    if scorer.members:
+        tree["members"] = [_scorer(member) for member in scorer.members]
+    if scorer.endpoint:
+        tree["endpoint"] = scorer.endpoint.model_dump(include={"model", "base_url", "json_schema", "max_tokens"})
+    return {name: value for name, value in tree.items() if value is not None}
 
 
 def fingerprint(value: Any) -> str:

@@ -23,14 +23,24 @@ from curate import UserError, microworld
 from curate.duplicate import duplicate
 from curate.example import column, load_pool, pool_hash, render
 from curate.noise import corrupt
-from curate.scoring import score
-from curate.select import USES_SCORES, select
+from curate.rewrite import rewrite
+from curate.scoring import Models, score
+from curate.select import select
 from train.batches import Row
 from train.finetune import Curve, Point, finetune
 from train.models import load_causal_lm, with_lora
 
 from . import prepare, store
-from .config import RESULTS_VERSION, Config, config_hash, data_root, fingerprint, run_id
+from .config import (
+    RESULTS_VERSION,
+    Config,
+    config_hash,
+    data_root,
+    fingerprint,
+    run_id,
+    scores_are_used,
+    trains_reward_model,
+)  # fmt: skip
 from .suites.build import Suite, build_suites
 from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
@@ -97,15 +107,18 @@ def curate_subset(config: Config) -> Subset:
     pool, set_aside = clean_pool(config)
     noisy = corrupt(pool, kind=config.noise.kind, rate=config.noise.rate, seed=config.seed.data)
     cost = {"score_s": 0.0, "scorer_train_s": 0.0}
-    facts: dict[str, Any] = {"scorer_auroc": None, "reward_model": None}
+    facts: dict[str, Any] = {"scorer_auroc": None, "reward_model": None, "unscored": 0}
     scores = None
-    if config.selection.kind in USES_SCORES:
+    if scores_are_used(config):
         scores = _scores(config, noisy, facts, cost)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        chosen = select(noisy, seed=config.seed.select, scores=scores, **config.selection.model_dump())
+        options = {**config.selection.model_dump(exclude={"encoder"}), "embeddings": _embeddings(config, noisy)}
+        chosen = select(noisy, seed=config.seed.select, scores=scores, **options)
     kept = noisy.select(chosen)
+    if config.rewrite.by != "none":
+        kept = rewrite(noisy, np.setdiff1d(np.arange(len(noisy)), chosen), config.rewrite)
     rows = duplicate(
         kept, seed=config.seed.select, templates=config.data.paraphrases, **config.duplication.model_dump()
     )
@@ -156,16 +169,31 @@ def _file_pool(path: str, max_bad_share: float, fields: str):
 
 def _scores(config: Config, pool: Dataset, facts: dict[str, Any], cost: dict[str, float]) -> np.ndarray:
     folder = None
-    if prepare.needs_reward_model(config):
+    if trains_reward_model(config):
         folder = prepare.build_reward(config)
         card = json.loads((folder / "reward.json").read_text())
         facts["reward_model"] = card["pairwise_accuracy"]
         cost["scorer_train_s"] = card["train_s"]
     cache = Path(config.store.root) / "cache"
-    found = score(pool, config.scorer, seed=config.seed.select, cache=cache, reward_model=folder)
-    cost["score_s"] = found.seconds
+    base = prepare.build_base(config)
+    models = Models(reward=folder, causal=base, encoder=base if config.model.kind == "micro" else None)
+    found = score(
+        pool, config.scorer, seed=config.seed.select, template=config.data.template, cache=cache, models=models
+    )
+    cost |= {"score_s": found.seconds, "score_tokens": found.tokens, "score_dollars": found.dollars}
+    facts["unscored"] = len(found.reasons)
     facts["scorer_auroc"] = auroc(found.values, column(pool, "noise_kind"))
     return found.values
+
+
+def _embeddings(config: Config, pool: Dataset) -> np.ndarray | None:
+    """What a selection for diversity measures distances by: the encoder it names, or the embedded world's base model."""
+    if config.selection.kind != "diversity":
+        return None
+    from curate.scoring.embedding import embed, row_texts
+
+    base = prepare.build_base(config) if config.model.kind == "micro" else None
+    return embed(row_texts(pool), config.selection.encoder or base, cache=Path(config.store.root) / "cache")
 
 
 def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | None:

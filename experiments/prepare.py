@@ -12,9 +12,8 @@ import joblib
 from curate import UserError, microworld
 from curate.example import render
 from curate.reading import HUB, records
-from curate.select import USES_SCORES
 
-from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint
+from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, trains_reward_model
 from .store import cached_folder
 
 KNOWS = "cloze"  # the suite of what a base model knows
@@ -86,12 +85,6 @@ def cloze(model: Any, tokenizer: Any, *, world: int) -> dict[str, float]:
     return {band: sum(hits) / len(hits) for band, hits in sorted(bands.items())}
 
 
-def needs_reward_model(config: Config) -> bool:
-    """Whether this run scores its pool with the reward model that is trained here."""
-    uses = config.selection.kind in USES_SCORES
-    return uses and config.scorer.kind == "reward_model" and config.scorer.model is None
-
-
 def reward_folder(config: Config) -> Path:
     """Where the reward model of this config's base lies, or will."""
     reward = config.model.reward
@@ -118,7 +111,7 @@ def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) ->
     """The reward model's folder, trained if it is not there; its base is built first."""
 
     def build(out: Path) -> None:
-        from train.models import minilm
+        from curate.scoring.embedding import minilm
         from train.reward_model import Pair, train_reward_model
 
         reward = config.model.reward
@@ -208,7 +201,7 @@ def pairs_sources(config: Config) -> list[str]:
 def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:
     """Build the distinct base models of `configs`, then their reward models, `jobs` at a time, saying how it goes."""
     bases = {str(base_folder(c)): c for c in configs if c.model.kind != "hf" and not base_folder(c).is_dir()}
-    rewards = {str(reward_folder(c)): c for c in configs if needs_reward_model(c) and not reward_folder(c).is_dir()}
+    rewards = {str(reward_folder(c)): c for c in configs if trains_reward_model(c) and not reward_folder(c).is_dir()}
     # all bases first: a reward model whose base is still at work waits for it, while its neighbours are built
     tasks = [(build_base, c) for c in bases.values()] + [(build_reward, c) for c in rewards.values()]
     if not tasks:

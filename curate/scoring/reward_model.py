@@ -28,7 +28,7 @@ from curate.scoring.likelihood import by_length, encode_joined, likelihood_batch
 Batches = Callable[[list[str], list[str]], Iterator[tuple[list[int], list[float]]]]
 NO_SCORE = "the model's output is not a number"
 # What a reward model of the hub gets as the prompt of a row: the bare request.
-_REQUEST = {"without_input": "{instruction}", "with_input": "{instruction}\n\n{input}"}
+BARE = {"without_input": "{instruction}", "with_input": "{instruction}\n\n{input}"}
 
 
 def filter_sft_data(
@@ -113,7 +113,7 @@ def score_model(
     progress: Progress | None = None,
 ) -> Scores:
     """Scores of a pool's rows under a sequence-classification model of the hub or of a Hugging Face folder."""
-    return _head_scores(model_id, *_texts(pool, _REQUEST), template, 512, cache, token_budget, progress)
+    return _head_scores(model_id, *texts(pool, BARE), template, 512, cache, token_budget, progress)
 
 
 def score_folder(
@@ -138,7 +138,7 @@ def score_folder(
     features = features or has
     if not set(features) <= set(has):
         raise UserError(f"scorer.features={features}: {folder} has only {has}; choose among these")
-    prompts, responses = _texts(pool, template)
+    prompts, responses = texts(pool, template)
     parts: list[tuple[float, Scores]] = []
     for name in sorted(set(features)):
         part = (
@@ -159,7 +159,7 @@ def score_folder(
     )
 
 
-def _texts(pool: Dataset, template: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def texts(pool: Dataset, template: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """(prompts, responses) of a pool."""
     requests = zip(column(pool, "instruction"), column(pool, "input"), strict=True)
     return [render(template, instruction, extra) for instruction, extra in requests], column(pool, "output")
@@ -180,9 +180,9 @@ def _head_scores(
         model, tokenizer = load_model(model_id, AutoModelForSequenceClassification)
         if model.config.num_labels != 1:
             raise UserError(f"model {model_id}: has {model.config.num_labels} outputs; choose a reward model, with one")
-        where = _device(device)
-        budget = _budget(token_budget, where)
-        return lambda some, replies: _head_batches(model, tokenizer, some, replies, template, max_length, budget, where)
+        where = device_of(device)
+        most = budget(token_budget, where)
+        return lambda some, replies: _head_batches(model, tokenizer, some, replies, template, max_length, most, where)
 
     return cached_by_model(model_id, f"head-{template}-{max_length}", prompts, responses, load, cache, progress)
 
@@ -197,14 +197,14 @@ def _likelihoods(
     progress: Progress | None,
 ) -> Scores:
     def load() -> Batches:
-        model, tokenizer = load_model(model_id, AutoModelForCausalLM)
-        where = _device(None)
+        model, tokenizer = load_causal(model_id)
+        where = device_of(None)
         return functools.partial(
             likelihood_batches,
             model,
             tokenizer,
             max_length=max_length,
-            token_budget=_budget(token_budget, where),
+            token_budget=budget(token_budget, where),
             device=where,
         )
 
@@ -285,11 +285,11 @@ def _encode(
     return made["input_ids"], made.get("token_type_ids")
 
 
-def _device(device: str | None) -> str:
+def device_of(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _budget(token_budget: int | None, device: str) -> int:
+def budget(token_budget: int | None, device: str) -> int:
     return token_budget or (512 if device == "cpu" else 16_384)
 
 
@@ -323,6 +323,11 @@ def load_model(model_id: str, kind: Any) -> tuple[Any, Any]:
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise UserError(f"model {model_id}: has no trained weights for {missing}; name a model tuned for this task")
     return model, tokenizer
+
+
+def load_causal(model_id: str) -> tuple[Any, Any]:
+    """(causal language model, tokenizer)."""
+    return load_model(model_id, AutoModelForCausalLM)
 
 
 def _read(model_id: str, kind: Any) -> tuple[Any, Any, dict[str, Any]]:
