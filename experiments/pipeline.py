@@ -187,7 +187,7 @@ def _scores(config: Config, pool: Dataset, facts: dict[str, Any], cost: dict[str
 
 
 def _embeddings(config: Config, pool: Dataset) -> np.ndarray | None:
-    """What a selection for diversity measures distances by: the encoder it names, or the embedded world's base model."""
+    """What a selection for diversity measures distances by: the encoder it names, or the world's base model."""
     if config.selection.kind != "diversity":
         return None
     from curate.scoring.embedding import embed, row_texts

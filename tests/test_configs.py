@@ -13,6 +13,8 @@ from experiments.run import CONF
 NEEDS = {
     "data=file": ["data.path=pool.jsonl"],
     "model=hf": ["model.path=gpt2"],
+    "scorer=own": ["scorer._target_=mine.score"],
+    "selection=from_file": ["selection.path=rows.json"],
     "selection=threshold": ["selection.threshold=0.5"],
     "selection=top_k": ["selection.k=10"],
 }

@@ -1,5 +1,6 @@
 """Tokenisers and causal language models: built from scratch, or loaded from a folder, the hub or a package."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,4 +101,6 @@ def with_lora(model: Any, lora: LoraConfig, seed: int) -> Any:
     settings = PeftConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"
     )
-    return get_peft_model(model, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft still uses
+        return get_peft_model(model, settings)

@@ -43,7 +43,7 @@ def embed(
     `encoder` is a folder or hub id of any model that AutoModel loads; None: `minilm()`. Kept in
     `<cache>/embeddings/` by content.
     """
-    from curate.scoring.reward_model import model_identity
+    from curate.scoring.loading import model_identity
 
     name = str(encoder or minilm())
     loaded: tuple[Any, Any] | None = None
@@ -70,7 +70,7 @@ def embed(
 def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModel
 
-    from curate.scoring.reward_model import load_model
+    from curate.scoring.loading import load_model
 
     return load_model(name, AutoModel)
 
@@ -79,7 +79,7 @@ def _encode(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> np
     import torch
 
     from curate.scoring.likelihood import by_length, pad
-    from curate.scoring.reward_model import budget, device_of
+    from curate.scoring.loading import budget, device_of
 
     device = device_of(None)
     model.to(device).eval()

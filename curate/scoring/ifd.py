@@ -18,7 +18,7 @@ from curate.config import ScorerConfig
 from curate.progress import Progress
 from curate.scoring.cache import Scores
 from curate.scoring.likelihood import likelihood_batches
-from curate.scoring.reward_model import BARE, Batches, budget, cached_by_model, device_of, load_causal, texts
+from curate.scoring.loading import BARE, Batches, budget, cached_by_model, device_of, load_causal, texts
 
 
 def perplexity(
@@ -30,7 +30,7 @@ def perplexity(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Scores:
-    """(rows,) mean log-likelihood in nats of a response token given the prompt: -log perplexity, so that more is better.
+    """(rows,) mean log-likelihood in nats of a response token given the prompt: -log perplexity, so more is better.
 
     `template` renders the prompt; None: the bare request.
     """

@@ -109,6 +109,27 @@ def reward_model_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.fixture(scope="session")
+def reference(reference_folder: Path) -> Any:
+    """A tiny causal language model, untrained."""
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(reference_folder).eval()
+
+
+@pytest.fixture(scope="session")
+def reference_folder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, initializer_range=0.5))
+    folder = tmp_path_factory.mktemp("causal")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def pool() -> Dataset:
     """400 rows of 1 to 40 words, three categories of 50, 100 and 250 rows, every response its own."""

@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path: Path) -> None:
         from curate import UserError
         from curate.scoring.cache import Batch, cached_scores
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
         def compute(portions):
             for rows in portions:
@@ -217,7 +217,7 @@ def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path: Path) -> None:
                     yield Batch([row], [float(row)], 1.0)
 
         try:
-            cached_scores(Path({str(tmp_path)!r}), "s", [f"{{at:0100}}" for at in range(2000)], compute)
+            cached_scores(Path({str(tmp_path)!r}), "s", [f"{{at:030}}" for at in range(2000)], compute)
         except UserError as error:
             sys.exit(str(error))
     """

@@ -7,7 +7,18 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from curate.config import DataConfig, DuplicationConfig, NoiseConfig, ScorerConfig, SelectionConfig, explain
+from curate.config import (
+    SCORER_KEYS,
+    SELECTION_KEYS,
+    DataConfig,
+    DuplicationConfig,
+    EndpointConfig,
+    NoiseConfig,
+    RewriteConfig,
+    ScorerConfig,
+    SelectionConfig,
+    explain,
+)  # fmt: skip
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS: dict[str, type[BaseModel]] = {
@@ -15,6 +26,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "noise": NoiseConfig,
     "scorer": ScorerConfig,
     "selection": SelectionConfig,
+    "rewrite": RewriteConfig,
     "duplication": DuplicationConfig,
 }
 # What cannot have a default: the user's file, the number of rows, the threshold.
@@ -22,6 +34,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "data/file": {"path": "x.json"},
     "selection/top_k": {"k": 3},
     "selection/threshold": {"threshold": 1.5},
+    "selection/from_file": {"path": "x.json"},
+    "scorer/own": {"_target_": "module.function"},
 }
 FILES = sorted(path for group in GROUPS for path in (CONF / group).glob("*.yaml"))
 
@@ -34,16 +48,29 @@ def test_every_file_is_valid_complete_and_documented(path: Path) -> None:
     if needed:
         with pytest.raises(ValidationError):
             GROUPS[group].model_validate(values)
-    assert set(values) == set(GROUPS[group].model_fields)
+    assert set(values) == keys_of(group, values["kind"] if "kind" in values else values.get("by"))
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
     assert [line for line in lines[1:] if line and not line.startswith(" ") and "#" not in line] == []
 
 
+def keys_of(group: str, kind: Any) -> set[str]:
+    """The keys that mean something to this kind."""
+    if group == "scorer":
+        names = {"target": "_target_"}
+        return {"kind", *(names.get(key, key) if kind == "own" else key for key in SCORER_KEYS.get(kind, ()))}
+    if group == "selection":
+        # sizes stand in every file, so that a sweep over them may cross arms
+        return {"kind", "k", "fraction", "threshold", *SELECTION_KEYS.get(kind, ())}
+    if group == "rewrite":
+        return {"by", "endpoint"} if kind == "teacher" else {"by"}
+    return set(GROUPS[group].model_fields)
+
+
 def test_there_is_a_file_for_every_kind() -> None:
-    for group in ("noise", "scorer", "selection"):
+    for group, key in (("noise", "kind"), ("scorer", "kind"), ("selection", "kind"), ("rewrite", "by")):
         names = {path.stem for path in (CONF / group).glob("*.yaml")}
-        kinds = set(GROUPS[group].model_fields["kind"].annotation.__args__)  # type: ignore[union-attr]
+        kinds = set(GROUPS[group].model_fields[key].annotation.__args__)  # type: ignore[union-attr]
         assert names - {"reward_model_bt"} == kinds
 
 
@@ -76,7 +103,19 @@ DATA = {
         ("duplication", {"rate": 0.2, "source": "important"}, "duplication.stratum=null"),
         ("duplication", {"rate": 2.0, "mode": "append"}, "duplication.rate=2.0: should be less than"),
         ("scorer", {"kind": "reward_model", "features": ["heart"]}, "scorer.features.0=heart: should be 'head'"),
-        ("scorer", {"kind": "judge"}, "scorer.kind=judge: should be 'none'"),
+        ("scorer", {"kind": "guess"}, "scorer.kind=guess: should be 'none'"),
+        ("scorer", {"kind": "judge"}, "scorer.endpoint=null: which server and model?"),
+        ("scorer", {"kind": "length", "model": "x", "modle": "y"}, "scorer.modle=y: there is no such key"),
+        ("scorer", {"kind": "ensemble", "members": [{"kind": "length"}]}, "scorer.members="),
+        ("scorer", {"kind": "ensemble", "members": None}, "scorer.members=null: which scorers?"),
+        ("scorer", {"kind": "own", "_target_": "score"}, "scorer._target_=score: which function?"),
+        ("scorer", {"kind": "ifd", "max_length": 2}, "scorer.max_length=2: should be greater"),
+        ("scorer", {"kind": "judge", "endpoint": {"model": "m", "max_cost": 1.0}}, "scorer.endpoint: max_cost=1.0"),
+        ("scorer", {"kind": "judge", "endpoint": {"model": "m", "prices": {"m": [1.0]}}}, "scorer.endpoint.prices: m"),
+        ("selection", {"kind": "band", "low": 0.9, "high": 0.5}, "selection.low=0.9 high=0.5: give two quantiles"),
+        ("selection", {"kind": "from_file"}, "selection.path=null: whose selection?"),
+        ("selection", {"kind": "diversity", "k": 3, "floor": 1.0}, "selection.floor=1.0: should be less than 1"),
+        ("rewrite", {"by": "teacher"}, "rewrite.endpoint=null: which teacher?"),
         ("data", {**DATA, "path": None}, "data.path=null: which file?"),
         ("data", {**DATA, "rows": 0}, "data.rows=0: should be greater"),
         ("data", {**DATA, "max_bad_share": 2.0}, "data.max_bad_share=2.0: should be less"),
@@ -105,6 +144,16 @@ def test_what_a_kind_does_not_use_is_dropped() -> None:
     assert SelectionConfig(kind="random", fraction=0.5).fraction == 0.5
     assert SelectionConfig(kind="top_k", k=7, threshold=0.5) == SelectionConfig(kind="top_k", k=7)
     assert SelectionConfig(kind="threshold", k=7, threshold=0.5) == SelectionConfig(kind="threshold", threshold=0.5)
+
+
+def test_a_scorer_keeps_what_its_kind_reads() -> None:
+    assert ScorerConfig(kind="length", model="x", max_length=64) == ScorerConfig(kind="length")
+    assert ScorerConfig(kind="ifd", model="x", template="pair") == ScorerConfig(kind="ifd", model="x")
+    own = ScorerConfig.model_validate({"kind": "length", "_target_": "a.b", "options": {"c": 1}})
+    assert (own.kind, own.target, own.options) == ("own", "a.b", {"c": 1})
+    two = ScorerConfig(kind="ensemble", members=[{"kind": "length"}, {"kind": "ifd", "model": "x"}])
+    assert [one.kind for one in two.models()] == ["length", "ifd"]
+    assert EndpointConfig(model="m", prices={"m": [1.0, 2.0]}, max_cost=3.0).max_cost == 3.0
 
 
 def test_configs_cannot_be_changed() -> None:

@@ -20,10 +20,11 @@ def test_the_rate_is_exact(pool: Dataset, kind: str, rate: float) -> None:
     noisy = corrupt(pool, kind=kind, rate=rate, seed=3)
     kinds = column(noisy, "noise_kind")
     assert sum(noise is not None for noise in kinds) == round(rate * len(pool))
-    assert set(kinds) - {None} <= ({kind} if kind in SINGLE_KINDS else set(SINGLE_KINDS)) | {"swapped_response"}
+    single = {kind} if kind in (*SINGLE_KINDS, "contradictory") else set(SINGLE_KINDS)
+    assert set(kinds) - {None} <= single | {"swapped_response"}
 
 
-@pytest.mark.parametrize("kind", NOISY)
+@pytest.mark.parametrize("kind", [kind for kind in NOISY if kind != "contradictory"])
 def test_the_ledger_tells_the_truth(pool: Dataset, kind: str) -> None:
     noisy = corrupt(pool, kind=kind, rate=0.6, seed=1)
     for before, after in zip(pool.to_list(), noisy.to_list(), strict=True):
@@ -35,6 +36,22 @@ def test_the_ledger_tells_the_truth(pool: Dataset, kind: str) -> None:
         else:
             assert after["clean_output"] == before["output"] != after["output"]
             assert after["output"].strip()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_contradictory_prompts_stand_twice_with_two_answers(pool: Dataset, rate: float) -> None:
+    noisy = corrupt(pool, kind="contradictory", rate=rate, seed=1)
+    clean = {(row["instruction"], row["input"]): row["output"] for row in pool.to_list()}
+    rows = noisy.to_list()
+    right = {(row["instruction"], row["input"]): row["output"] for row in rows if row["noise_kind"] is None}
+    wrong = [row for row in rows if row["noise_kind"] == "contradictory"]
+    assert len(wrong) == round(rate * len(pool))
+    for row in wrong:
+        asked = (row["instruction"], row["input"])
+        assert right[asked] == clean[asked] == row["clean_output"] != row["output"]
+    for before, after in zip(pool.to_list(), rows, strict=True):
+        assert after["id"] == before["id"]
+        assert after == before or after["noise_kind"]
 
 
 @pytest.mark.parametrize("kind", NOISY)

@@ -22,7 +22,7 @@ from transformers import (
 from curate import UserError, filter_sft_data
 from curate.config import ScorerConfig
 from curate.example import make_pool
-from curate.scoring import score
+from curate.scoring import Models, score
 from curate.scoring.likelihood import mean_log_likelihood
 from curate.scoring.reward_model import score_folder, score_pairs
 
@@ -160,7 +160,7 @@ def test_decoders_with_any_padding_token(tokenizer: Any, pad: str | None) -> Non
         (["a", 3], ["b", "c"], {}, r"prompts\[1\] is of type int"),
         (["a"], [None], {}, r"responses\[0\] is of type NoneType"),
         ("a", "b", {}, "prompts is of type str: give a list of strings"),
-        (["a"], ["b"], {"template": "chat"}, "template='chat': choose 'chapter' or 'pair'"),
+        (["a"], ["b"], {"template": "talk"}, "template='talk': choose one of chapter, pair, chat"),
         (["a"], ["b"], {"model_id": "/no/such/folder"}, "model /no/such/folder: cannot be loaded"),
     ],
 )
@@ -348,7 +348,7 @@ def test_score_by_kind(folder: Path, reward_model_folder: Path, bert: Any, token
     pool = make_pool(rows, source="s")
 
     def values(kind: Any, **options: Any) -> np.ndarray:
-        return score(pool, ScorerConfig(kind=kind, **options), seed=1, reward_model=folder).values
+        return score(pool, ScorerConfig(kind=kind, **options), seed=1, models=Models(reward=folder)).values
 
     assert np.isnan(values("none")).all()
     assert values("length").tolist() == [len(row["output"].split()) for row in rows]

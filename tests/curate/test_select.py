@@ -1,7 +1,9 @@
 """Selection and its matched controls."""
 
+import json
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from curate import UserError
 from curate.example import column, make_pool
 from curate.noise import corrupt
 from curate.scoring.surface import length
-from curate.select import KINDS, USES_SCORES, select
+from curate.select import KINDS, select
 
 
 def scores_of(pool: Dataset, seed: int = 0) -> np.ndarray:
@@ -50,7 +52,7 @@ def test_threshold_keeps_equal_and_better() -> None:
         select(pool, kind="threshold", seed=0, scores=scores, threshold=8.0)
 
 
-@pytest.mark.parametrize("kind", USES_SCORES)
+@pytest.mark.parametrize("kind", ["threshold", "top_k", "top_fraction", "stratified", "random_length_matched"])
 def test_rows_without_a_score_are_never_chosen_for_it(pool: Dataset, kind: str) -> None:
     scores = scores_of(pool)
     scores[::2] = np.nan
@@ -144,7 +146,7 @@ def test_keeping_everything_and_constant_scores_are_said_aloud(pool: Dataset) ->
         assert select(pool, kind="top_k", seed=0, scores=np.full(400, 2.0), k=3).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("all", "threshold")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("all", "threshold", "band", "from_file")])
 def test_mistakes_in_size(pool: Dataset, kind: str) -> None:
     scores = scores_of(pool)
     for k in (0, -1, 401):
@@ -165,3 +167,57 @@ def test_other_mistakes(pool: Dataset) -> None:
         select(pool, kind="threshold", seed=0, scores=scores_of(pool))
     with pytest.raises(ValueError, match="scores have shape"):
         select(pool, kind="top_k", seed=0, scores=np.zeros(3), k=3)
+
+
+def test_a_band_leaves_out_both_ends(pool: Dataset) -> None:
+    scores = scores_of(pool)
+    kept = select(pool, kind="band", seed=0, scores=scores, low=0.5, high=0.9)
+    least, most = np.quantile(scores, [0.5, 0.9])
+    assert sorted(scores[kept]) == sorted(s for s in scores if least <= s <= most)
+    assert 0.3 * len(pool) < len(kept) < 0.5 * len(pool)
+
+
+def test_stratified_keeps_the_mixture_and_the_best_of_each() -> None:
+    names = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+    pool = make_pool([{"instruction": str(at), "output": "x", "category": name} for at, name in enumerate(names)], "s")
+    scores = np.arange(100.0)[::-1].copy()  # all of "a" are better than all of "b"
+    kept = select(pool, kind="stratified", seed=0, scores=scores, k=10)
+    assert kept.tolist() == [0, 1, 2, 3, 4, 5, 60, 61, 62, 90]
+    scores[90:] = np.nan  # nobody could score "c": its place goes to who is owed most
+    kept = select(pool, kind="stratified", seed=0, scores=scores, k=10)
+    assert sorted(names[row] for row in kept) == ["a"] * 7 + ["b"] * 3 or len(kept) == 10
+    assert not set(kept.tolist()) & set(range(90, 100))
+
+
+def test_diverse_rows_cover_every_cluster() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.eye(5, 16)
+    points = np.repeat(centres, [50, 20, 10, 5, 3], axis=0) + rng.normal(0, 0.05, (88, 16))
+    points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    pool = make_pool([{"instruction": str(at), "output": "x"} for at in range(88)], "s")
+    cluster = np.repeat(np.arange(5), [50, 20, 10, 5, 3])
+    kept = select(pool, kind="diversity", seed=0, embeddings=points, k=5)
+    assert sorted(cluster[kept]) == [0, 1, 2, 3, 4]
+    scores = np.where(cluster == 4, 0.0, 1.0)  # the last cluster is below the floor
+    kept = select(pool, kind="diversity", seed=0, embeddings=points, scores=scores, floor=0.5, k=4)
+    assert sorted(cluster[kept]) == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=r"^selection.floor=0.5: 85 rows reach it; lower it, or selection.k=86"):
+        select(pool, kind="diversity", seed=0, embeddings=points, scores=scores, floor=0.5, k=86)
+    with pytest.raises(UserError, match="needs embeddings"):
+        select(pool, kind="diversity", seed=0, k=5)
+
+
+def test_diverse_rows_do_not_depend_on_anything_but_the_seed(pool: Dataset) -> None:
+    points = np.random.default_rng(1).normal(size=(len(pool), 8)).astype(np.float32)
+    first = select(pool, kind="diversity", seed=3, embeddings=points, k=20)
+    assert len(set(first.tolist())) == 20
+    assert (select(pool, kind="diversity", seed=3, embeddings=points, k=20) == first).all()
+
+
+def test_somebody_elses_selection_is_found_by_what_rows_say(tmp_path: Path) -> None:
+    pool = make_pool([{"instruction": f"q{at}", "input": "", "output": f"a{at}"} for at in range(6)], "s")
+    (tmp_path / "a.json").write_text(json.dumps([{"instruction": "q1", "output": "a1"}, {"id": pool[4]["id"]}, 7]))
+    assert select(pool, kind="from_file", seed=0, path=str(tmp_path / "a.json")).tolist() == [1, 4]
+    (tmp_path / "b.json").write_text(json.dumps([{"instruction": "q1", "output": "a2"}]))
+    with pytest.raises(UserError, match=r"^selection.path=.*b.json: holds no row of the pool"):
+        select(pool, kind="from_file", seed=0, path=str(tmp_path / "b.json"))

@@ -157,7 +157,7 @@ def test_a_store_that_is_not_writable_is_one_line(cli):
     [
         ("noise.rat=0.3", "noise.rat: no such key; use one of kind, rate"),
         ("colour=red", "colour: no such key"),
-        ("noise=loud", "noise=loud: no such option; use one of correlated, mixture"),
+        ("noise=loud", "noise=loud: no such option; use one of contradictory, correlated, mixture"),
         ("experiment=none_such", "experiment=none_such: no such option; use one of "),
         ("noise.rate=2", "noise.rate=2: should be less than or equal to 1"),
         ("selection.k=-1", "selection.k=-1: should be greater than or equal to 1"),
