@@ -13,8 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 from datasets import Dataset, DatasetInfo, Features, Value
+from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from curate.errors import UserError
@@ -37,7 +39,7 @@ FEATURES = Features(
         "turns": Value("string"),  # what came before in a conversation: JSON list of [role, content]; null = nothing
     }
 )
-_CHUNK = 50_000  # rows that are held as Python objects at a time
+_CHUNK = 10_000  # rows that are held as Python objects at a time
 _REASON = 300  # characters
 
 
@@ -66,20 +68,20 @@ def digest(*texts: str) -> str:
 def make_pool(rows: Iterable[Mapping[str, Any]], source: str) -> Dataset:
     """A pool from rows that hold at least instruction and output; missing columns and ids are filled in."""
     schema, tables, stream = FEATURES.arrow_schema, [], iter(rows)
-    while chunk := [_full(row, source) for row in islice(stream, _CHUNK)]:
+    while chunk := list(islice(stream, _CHUNK)):
         columns = {name: [row.get(name) for row in chunk] for name in FEATURES}
+        columns["input"] = [text or "" for text in columns["input"]]
+        columns["source"] = [name or source for name in columns["source"]]
+        said = zip(columns["instruction"], columns["input"], columns["output"], strict=True)
+        columns["id"] = [known or digest(*texts) for known, texts in zip(columns["id"], said, strict=True)]
         tables.append(pyarrow.Table.from_pydict(columns, schema=schema))
     return _dataset(pyarrow.concat_tables(tables) if tables else schema.empty_table())
 
 
-def _full(row: Mapping[str, Any], source: str) -> dict[str, Any]:
-    full = {**row, "input": row.get("input") or "", "source": row.get("source") or source}
-    full["id"] = row.get("id") or digest(full["instruction"], full["input"], full["output"])
-    return full
-
-
 def _dataset(table: pyarrow.Table) -> Dataset:
-    return Dataset(InMemoryTable(table), info=DatasetInfo(features=FEATURES))
+    # without a fingerprint, one is made from all of the table
+    info, fingerprint = DatasetInfo(features=FEATURES), generate_random_fingerprint()
+    return Dataset(InMemoryTable(table), info=info, fingerprint=fingerprint)
 
 
 def row_keys(row: Any) -> list[str]:
@@ -95,6 +97,19 @@ def row_keys(row: Any) -> list[str]:
 def column(pool: Dataset, name: str) -> list[Any]:
     """One column as a plain list."""
     return pool[name][:]
+
+
+def take(pool: Dataset, rows: np.ndarray) -> Dataset:
+    """A pool of these rows, ascending. After `Dataset.select` every access looks up row by row, far more slowly."""
+    if np.any(np.diff(rows) <= 0):
+        raise ValueError("rows must ascend")
+    table: pyarrow.Table = pool.with_format("arrow")[:]
+    start, parts = 0, []
+    for batch in table.to_batches():
+        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
+        parts.append(batch.take(pyarrow.array(inside - start, pyarrow.int64())))
+        start += len(batch)
+    return _dataset(pyarrow.Table.from_batches(parts, FEATURES.arrow_schema))
 
 
 def replace(pool: Dataset, **columns: list[Any]) -> Dataset:

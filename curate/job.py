@@ -22,7 +22,7 @@ from curate.config import (
 )  # fmt: skip
 from curate.duplicate import duplicate
 from curate.errors import UserError
-from curate.example import column, load_pool, replace
+from curate.example import column, load_pool, replace, take
 from curate.noise import corrupt
 from curate.progress import progress
 from curate.rewrite import rewrite
@@ -66,12 +66,12 @@ def curate(job: Job) -> str:
     pool = corrupt(loaded.pool, kind=job.noise.kind, rate=job.noise.rate, seed=job.seed)
     why: dict[int, str] = _removed(pool, job)  # row of the pool -> why it is rejected
     left = np.array([row for row in range(len(pool)) if row not in why], dtype=np.int64)
-    some = pool.select(left) if why else pool
+    some = take(pool, left) if why else pool
     scores = _scores(some, job) if _needs_scores(job) else None
     if scores is not None:
         some = replace(some, score=[None if np.isnan(value) else value for value in scores.values.tolist()])
     chosen = _chosen(some, scores, job)
-    kept, rest = some.select(chosen), np.setdiff1d(np.arange(len(some)), chosen)
+    kept, rest = take(some, chosen), np.setdiff1d(np.arange(len(some)), chosen)
     because = _because(len(some), scores, job.selection)
     if job.rewrite.by != "none":
         some = rewrite(some, rest, job.rewrite)
@@ -84,7 +84,11 @@ def curate(job: Job) -> str:
     reasons = [texts[of or row] for row, of in zip(column(final, "id"), column(final, "duplicate_of"), strict=True)]
     if job.rejected is not None:
         order = sorted(why)
-        gone = some.select(rest) if len(left) == len(pool) else _with_scores(pool, left, scores).select(order)
+        gone = (
+            take(some, rest)
+            if len(left) == len(pool)
+            else take(_with_scores(pool, left, scores), np.array(order, np.int64))
+        )
         write_rows(job.rejected, gone, extra={"rejected_because": [why[row] for row in order]}, key="out.rejected")
     write_rows(job.out, final, layout=job.layout, extra={"kept_because": reasons})
     accounts = f"{loaded.read} rows in = {len(chosen)} kept + {len(why)} rejected + {len(loaded.bad)} set aside"

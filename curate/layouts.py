@@ -46,11 +46,12 @@ _EXTRA = ("category", "near_miss")  # fields that stand beside a conversation
 
 
 def _text(row: Mapping[str, Any], field: str, aliases: tuple[str, ...]) -> str | None:
-    value = next((row[name] for name in aliases if row.get(name) is not None), None)
-    if value is None:
-        return None
-    _check_text(value, field)
-    return value if value or field in ("instruction", "input", "output") else None
+    for name in aliases:
+        value = row.get(name)
+        if value is not None:
+            _check_text(value, field)
+            return value if value or field not in _EXTRA else None
+    return None
 
 
 def _check_text(value: Any, field: str) -> None:

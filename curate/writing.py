@@ -70,10 +70,10 @@ def _write_text(file: IO[str], kind: str, table: pyarrow.Table, layout: str) -> 
         return
     between, end = ("\n", "\n") if kind == ".jsonl" else (",\n", "\n]\n")
     file.write("" if kind == ".jsonl" else "[\n")
-    first = True
+    first, encode = True, json.JSONEncoder(ensure_ascii=False).encode
     for chunk in _chunks(table, layout):
         for row in chunk:
-            file.write(("" if first else between) + json.dumps(row, ensure_ascii=False))
+            file.write(("" if first else between) + encode(row))
             first = False
     file.write(end if kind == ".json" or not first else "")
 

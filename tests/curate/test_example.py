@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from curate import UserError
-from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render
+from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render, take
 from curate.writing import write_rows
 
 GOOD = {"instruction": "Name a colour.", "input": "", "output": "Red."}
@@ -62,6 +63,19 @@ def test_round_trip(tmp_path: Path, suffix: str) -> None:
 def test_columns_without_values_are_not_written(tmp_path: Path) -> None:
     write_rows(tmp_path / "x.jsonl", make_pool([GOOD], source="s"))
     assert list(json.loads((tmp_path / "x.jsonl").read_text())) == ["id", "instruction", "input", "output", "source"]
+
+
+def test_rows_taken_are_those_of_select(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curate.example._CHUNK", 7)  # so that the pool has several pieces
+    pool = make_pool([{"instruction": f"q{at}", "output": "o"} for at in range(40)], source="s")
+    for rows in ([], [0], [3, 6, 7, 8, 39], list(range(40))):
+        taken = take(pool, np.array(rows, np.int64))
+        assert taken.to_list() == (pool.select(rows).to_list() if rows else [])
+        assert taken.features == FEATURES
+    assert column(take(pool.select([5, 3, 9]), np.array([0, 2])), "instruction") == ["q5", "q9"]
+    for rows in ([1, 0], [1, 1]):
+        with pytest.raises(ValueError, match="must ascend"):
+            take(pool, np.array(rows))
 
 
 def test_prompt_and_completion_and_field_map(tmp_path: Path) -> None:
