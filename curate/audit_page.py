@@ -24,11 +24,11 @@ figure { margin: 0 } svg { display: block; width: 100%; height: auto; max-width:
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; width: 100% }
 th, td { text-align: right; padding: .4rem .7rem; border-bottom: 1px solid var(--grid); white-space: nowrap }
 th { color: var(--muted); font-weight: 500 }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 9rem;
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 7rem;
   overflow-wrap: anywhere }
 tr.group td { color: var(--muted); padding-top: 1.1rem; font-size: .82rem; letter-spacing: .03em }
 dl.forest { margin: 0; font-size: .88rem; font-variant-numeric: tabular-nums }
-dl.forest > div { display: grid; grid-template-columns: 11rem 1fr 11rem; gap: 0 1rem; align-items: center;
+dl.forest > div { display: grid; grid-template-columns: 11rem 1fr 14rem; gap: 0 1rem; align-items: center;
   padding: .2rem 0; border-bottom: 1px solid var(--grid) }
 dl.forest dd { margin: 0 } dl.forest dd:last-child { text-align: right }
 dl.forest svg { max-width: none; height: 1.6rem }
