@@ -15,7 +15,7 @@ from datasets import Dataset
 from curate.audit import audit
 from curate.audit_page import page
 from curate.card import REDACTED, clean, redact
-from curate.diversity import entropy, spread, text_measures
+from curate.diversity import entropy, excerpt, spread, text_measures
 from curate.example import make_pool, replace
 from curate.noise import corrupt
 from curate.scoring.surface import length
@@ -125,6 +125,13 @@ def test_measures_of_diversity() -> None:
     assert entropy(np.array([0, 0, 1, 1])) == 1 and entropy(np.array([2, 2])) == 0
     found = text_measures("a b a b".split())
     assert (found["distinct-1"], found["distinct-2"]) == (0.5, pytest.approx(2 / 3))
+
+
+def test_sets_are_compared_on_equally_many_words(pool: Dataset) -> None:
+    order = np.array([7, 3, 250, 12])
+    words = [word for row in order for word in pool[int(row)]["output"].lower().split()]
+    for budget in (1, 10, len(words)):
+        assert excerpt(pool, "output", order, length(pool), budget) == words[:budget]
 
 
 def test_people(tmp_path: Path) -> None:
