@@ -16,6 +16,15 @@ def test_auroc_covers(shift: float, clean: int, noisy: int) -> None:
     assert 0.92 <= inside / 400 <= 0.985
 
 
+def test_auroc_covers_where_half_of_the_noise_cannot_be_seen() -> None:
+    rng, truth, inside = np.random.default_rng(3), (1 + 0.5) / 2, 0
+    for _ in range(400):
+        noisy = rng.normal(0, 1, 60) - 99 * (rng.random(60) < 0.5)
+        _, (low, high) = auroc(rng.normal(0, 1, 200), noisy)
+        inside += low <= truth <= high
+    assert inside / 400 >= 0.925
+
+
 def test_auroc_counts_ties_half_and_ends_are_not_certain() -> None:
     assert auroc(np.array([1.0, 1.0, 2.0]), np.array([1.0, 0.0]))[0] == pytest.approx((0.5 + 1 + 0.5 + 1 + 1 + 1) / 6)
     value, (low, high) = auroc(np.ones(5), np.zeros(5))
