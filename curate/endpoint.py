@@ -9,6 +9,7 @@ import ipaddress
 import json
 import math
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
@@ -62,6 +63,20 @@ def price(config: EndpointConfig, tokens_in: int, tokens_out: int) -> float:
     """Dollars by the config's table; 0 for a model that is not in it."""
     dollars_in, dollars_out = config.prices.get(config.model, (0.0, 0.0))
     return (tokens_in * dollars_in + tokens_out * dollars_out) / 1e6
+
+
+def estimate(config: EndpointConfig, key: str, tokens: Sequence[int]) -> str:
+    """What requests of so many tokens may cost, as part of a sentence; `key` is where the prices stand."""
+    cost = f"at most ${price(config, sum(tokens), len(tokens) * config.max_tokens):.4f}"
+    if config.model not in config.prices:
+        cost = f"at a price that {key}.prices does not name"
+    most_out = len(tokens) * config.max_tokens
+    return f"{len(tokens)} rows to ask, about {sum(tokens)} tokens in and at most {most_out} out, {cost}"
+
+
+def spoken(text: str) -> str:
+    """A reply without the thoughts that some models put before it in <think> tags."""
+    return re.sub(r"(?s)<think>.*?(?:</think>|$)", "", text).strip()
 
 
 @contextmanager
@@ -192,7 +207,7 @@ class Server:
             return Reply(at, failure=self._said(error))
         except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError):
             made = None
-        choices = getattr(made, "choices", None)
+        choices: Any = getattr(made, "choices", None)
         message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
         if message is None:
             self.spent += most

@@ -101,7 +101,7 @@ def cached_scores(
                     for batch in batches:
                         entries = _entries(batch, keys)
                         if not batch.keep:
-                            found |= {key: tuple(entry) for key, *entry in entries}
+                            found |= {entry[0]: entry[1:] for entry in entries}
                         _write(db, entries if batch.keep else [], owner=_owner(), done=[entry[0] for entry in entries])
                         computed += len(batch.rows)
                         if progress is not None:

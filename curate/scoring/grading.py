@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from curate.endpoint import Messages
+from curate.endpoint import Messages, spoken
 from curate.example import digest
 
 GRADES = tuple(half / 2 for half in range(2, 11))
@@ -84,7 +84,7 @@ def parse_grade(reply: str) -> float:
     nothing but a number. Thoughts in <think> tags are not read. Numbers off the scale, ranges and several different
     grades are no grades.
     """
-    said = re.sub(r"(?s)<think>.*?(?:</think>|$)", "", reply).strip()
+    said = spoken(reply)
     if not said:
         raise ValueError("the reply is empty")
     scores, text = _json_scores(said)

@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from curate.config import EndpointConfig
-from curate.endpoint import BudgetSpent, Messages, Reply, base_url, connect, price, tokens_in
+from curate.endpoint import BudgetSpent, Messages, Reply, base_url, connect, estimate, tokens_in
 from curate.errors import UserError
 from curate.example import column, digest
 from curate.progress import Progress
@@ -48,7 +48,8 @@ def judge(
     def before(rows: Sequence[int], spent: float) -> None:
         nonlocal missing, earlier
         missing, earlier = len(rows), spent
-        print(estimate(endpoint, [tokens_in(messages(row)) for row in rows]), file=sys.stderr)
+        tokens = [tokens_in(messages(row)) for row in rows]
+        print(f"judge {endpoint.model}: {estimate(endpoint, _KEY, tokens)}", file=sys.stderr)
 
     def compute(portions: Portions) -> Iterator[Batch]:
         answered, started = 0, time.perf_counter()
@@ -70,16 +71,6 @@ def judge(
     ids = column(pool, "id")
     given = {key: known[id] for key, id in zip(keys, ids, strict=True) if id in known} if known else None
     return cached_scores(cache, _identity(endpoint), keys, compute, known=given, before=before, progress=progress)
-
-
-def estimate(endpoint: EndpointConfig, tokens: Sequence[int]) -> str:
-    """The line that says what requests of so many tokens may cost."""
-    most_out = len(tokens) * endpoint.max_tokens
-    cost = f"at most ${price(endpoint, sum(tokens), most_out):.4f}"
-    if endpoint.model not in endpoint.prices:
-        cost = f"at a price that {_KEY}.prices does not name"
-    asked = f"{len(tokens)} rows to ask, about {sum(tokens)} tokens in and at most {most_out} out"
-    return f"judge {endpoint.model}: {asked}, {cost}"
 
 
 def _batch(row: int, reply: Reply, seconds: float) -> Batch:
