@@ -61,14 +61,14 @@ def tokens_in(messages: Messages) -> int:
 
 def price(config: EndpointConfig, tokens_in: int, tokens_out: int) -> float:
     """Dollars by the config's table; 0 for a model that is not in it."""
-    dollars_in, dollars_out = config.prices.get(config.model, (0.0, 0.0))
+    dollars_in, dollars_out = (config.prices or {}).get(config.model, (0.0, 0.0))
     return (tokens_in * dollars_in + tokens_out * dollars_out) / 1e6
 
 
 def estimate(config: EndpointConfig, key: str, tokens: Sequence[int]) -> str:
     """What requests of so many tokens may cost, as part of a sentence; `key` is where the prices stand."""
     cost = f"at most ${price(config, sum(tokens), len(tokens) * config.max_tokens):.4f}"
-    if config.model not in config.prices:
+    if config.model not in (config.prices or {}):
         cost = f"at a price that {key}.prices does not name"
     most_out = len(tokens) * config.max_tokens
     return f"{len(tokens)} rows to ask, about {sum(tokens)} tokens in and at most {most_out} out, {cost}"
@@ -87,16 +87,16 @@ def connect(
 
     Raises UserError, which names keys below the config key `key`, if there is no `openai`, no API key or no server.
     """
-    try:
-        import openai
-    except ImportError:
-        raise UserError(f"{key}.model={config.model}: needs the package openai; pip install -e '.[judge]'") from None
     url = base_url(config)
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         raise UserError(f"{key}.base_url={url}: is no address; write http://HOST:PORT/v1")
     secret = os.environ.get(config.api_key_env, "").strip()
     if not secret and not _is_local(url):
         raise UserError(f"{key}.api_key_env={config.api_key_env}: is not set; export it with the key of {_shown(url)}")
+    try:
+        import openai
+    except ImportError:
+        raise UserError(f"{key}.model={config.model}: needs the package openai; pip install -e '.[judge]'") from None
     with asyncio.Runner() as runner:
         client = openai.AsyncOpenAI(
             api_key=secret or "none", base_url=url, timeout=config.timeout, max_retries=config.max_retries

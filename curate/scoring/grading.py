@@ -71,7 +71,7 @@ _LABELLED = re.compile(
     rf"(?P<number>{_NUMBER})(?:{_SOFT}(?:/|out{_SOFT}of){_SOFT}(?P<scale>{_NUMBER}))?"
 )
 _SCALED = re.compile(rf"(?i)(?<![0-9.,/-])(?P<number>{_NUMBER}){_SOFT}(?:/|out{_SOFT}of){_SOFT}(?P<scale>5|10|100)\b")
-_BARE = re.compile(rf"{_SOFT}(?P<number>{_NUMBER})[\s*_`.]*(?:\n|$)")
+_BARE = re.compile(rf"{_SOFT}(?P<number>{_NUMBER})[ \t*_`.]*(?=\n|$)")
 _FROM = re.compile(r"(?i)[0-9][\s*_`]*(?:[-–—~/+,&]|or|to|and)[\s*_`]*$")  # before a number: it ends a range
 _TO = re.compile(r"(?i)[^\W_]|%|[,.][0-9]|[\s*_`]*(?:[-–—~/+,&]|or\b|to\b|and\b)[\s*_`]*[0-9]")  # after: it begins one
 _pairs = json.JSONDecoder(object_pairs_hook=list)
@@ -126,10 +126,11 @@ def _json_score(value: Any) -> str | float:
 
 
 def _number(match: re.Match[str], text: str) -> str | float:
-    """The number, or all that was matched if it is one of a range or on another scale."""
-    scale = match.groupdict().get("scale")
-    ranged = _FROM.search(text[: match.start("number")]) or _TO.match(text, match.end())
-    return match[0].strip() if ranged or (scale is not None and float(scale) != 5) else float(match["number"])
+    """The number, or what was matched if it is on another scale or not all of what is said."""
+    start, scale = match.start("number"), match.groupdict().get("scale")
+    if _FROM.search(text[:start]) or _TO.match(text, match.end()):
+        return f"{text[start : match.end()].strip()} with what stands around it"
+    return float(match["number"]) if scale is None or float(scale) == 5 else f"{match['number']}/{scale}"
 
 
 def _quoted(text: str) -> str:

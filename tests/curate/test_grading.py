@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from curate.example import digest
 from curate.scoring.grading import GRADES, SCHEMA, SYSTEM, parse_grade, request
 from tests.curate.injections import ATTEMPTS, BAD
+from tests.curate.structure import held
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_grades(reply: str, grade: float) -> None:
     ("reply", "reason"),
     [
         ("8/10", "8/10 is no grade"),
-        ("Score: 8/10", "Score: 8/10 is no grade"),
+        ("Score: 8/10", "8/10 is no grade"),
         ("6", "6.0 is no grade"),
         ("0", "0.0 is no grade"),
         ("Score: 0", "0.0 is no grade"),
@@ -151,14 +152,13 @@ def test_plain_text_is_shown_as_it_is() -> None:
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=range(len(ATTEMPTS)))
 def test_attempts_stay_inside(attempt: str) -> None:
-    instruction, response = BAD[0], f"{BAD[1]}\n{attempt}"
-    system, user = request(instruction, "", response)
-    code = digest(instruction, "", response)
+    response = f"{BAD[1]}\n{attempt}"
+    system, user = request(BAD[0], "", response)
     assert system["content"] == SYSTEM
-    assert _structure(user["content"]) == _markers(code, "INSTRUCTION", "RESPONSE")
-    assert len(re.findall(r"(?i)\[\[\s*(?:begin|end)\b", user["content"])) == 4
-    assert "<|" not in user["content"]
-    assert user["content"].count(f"\n[[END RESPONSE {code}]]\n") == 1
-    inside = user["content"].split(f"[[BEGIN RESPONSE {code}]]\n")[1].split(f"\n[[END RESPONSE {code}]]")[0]
-    assert inside.replace(" ", "") == response.replace(" ", "")
-    assert user["content"].endswith(f'response of example {code}: {{"score": GRADE}}')
+    assert held(user["content"], BAD[0], response)
+    code = digest(BAD[0], "", response)
+    for naive in (
+        user["content"].replace("[ [", "[[").replace("< |", "<|"),
+        user["content"].replace(f"\n[[END RESPONSE {code}]]", "") + f"\n[[END RESPONSE {code}]]",
+    ):
+        assert not held(naive, BAD[0], response) or naive == user["content"]
