@@ -12,6 +12,8 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+SECRET = "sk-not-for-your-eyes"  # the API key of the tests
+
 
 class Stub(ThreadingHTTPServer):
     """`asked` holds the body of every request for an answer, `keys` the authorisation it came with."""
@@ -61,7 +63,9 @@ class Stub(ThreadingHTTPServer):
 
 
 def _response(body: dict[str, Any]) -> str:
-    return re.search(r"(?s)\[\[BEGIN RESPONSE \w+]]\n(.*)\n\[\[END", body["messages"][1]["content"])[1]  # type: ignore[index]
+    content = body["messages"][1]["content"]
+    found = re.search(r"(?s)\[\[BEGIN RESPONSE \w+]]\n(.*)\n\[\[END", content)
+    return found[1] if found else content  # what a teacher is asked stands between no markers
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,11 +1,11 @@
 """The judge against a server that fails in every way: the right rows get grades, and nothing is paid for twice."""
 
+import csv
 import itertools
 import math
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,7 @@ from curate.endpoint import estimate
 from curate.example import column, make_pool
 from curate.scoring import Scores
 from curate.scoring.judge import judge
-from tests.curate.stub import Stub
-
-SECRET = "sk-not-for-your-eyes"
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    pytest.importorskip("openai")
-    monkeypatch.setenv("JUDGE_KEY", SECRET)
-    with Stub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
+from tests.curate.stub import SECRET, Stub
 
 
 def pool_of(*outputs: str) -> Dataset:
@@ -177,7 +162,7 @@ def test_a_row_that_the_server_refuses_says_nothing_about_the_schema(stub: Stub)
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("401", "scorer.endpoint.api_key_env=JUDGE_KEY: the server refuses the key (HTTP 401: fault 401 for Bearer ***)"),
+        ("401", "scorer.endpoint.api_key_env=JUDGE_KEY: the server refuses the key (HTTP 401: fault 401 for Bearer *"),
         ("404", "scorer.endpoint.model=m: not to be had at http://127.0.0.1:"),
         ("402", "scorer.endpoint.model=m: there is no credit left (HTTP 402: "),
     ],
@@ -302,7 +287,11 @@ def test_the_command(stub: Stub, tmp_path: Path, monkeypatch: Any, capsys: pytes
     assert "score.import=paid.csv: scores of 1 of 4 rows\n" in said.err
     assert "judge m: 3 rows to ask, about " in said.err
     assert len(stub.asked) == 3
-    assert [line.split(",")[-2] for line in Path("out.csv").read_text().splitlines()[1:]] == ["4.5", "4.0"]
+    with Path("out.csv").open(newline="") as file:
+        assert [(row["output"], row["score"]) for row in csv.DictReader(file)] == [
+            ("grade=1 or so", "4.5"),
+            ("grade=4 or so", "4.0"),
+        ]
 
 
 # --- without openai -------------------------------------------------------------------------------------------------
