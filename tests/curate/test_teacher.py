@@ -88,7 +88,7 @@ def test_the_command(stub: Stub, tmp_path: Path, monkeypatch: Any, capsys: pytes
         f"rewrite.endpoint.base_url={stub.url}", "rewrite.endpoint.api_key_env=JUDGE_KEY", "out.path=out.jsonl",
     ])  # fmt: skip
     main()
-    kept = [json.loads(line)["output"] for line in Path("out.jsonl").open()]
+    kept = [json.loads(line)["output"] for line in Path("out.jsonl").read_text().splitlines()]
     assert kept == ["new 1", "new 2", "word word word "]
     assert Counter(stub.rows()) == {"reply=new 1;": 1, "reply=new 2;": 1}
     assert "teacher gpt-4o-mini: 2 rows to ask" in capsys.readouterr().err
