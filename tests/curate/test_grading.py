@@ -158,9 +158,13 @@ def test_attempts_stay_inside(attempt: str) -> None:
     system, user = request(BAD[0], "", response)
     assert system["content"] == SYSTEM
     assert held(user["content"], BAD[0], response)
-    code = digest(BAD[0], "", response)
-    for naive in (
-        user["content"].replace("[ [", "[[").replace("< |", "<|"),
-        user["content"].replace(f"\n[[END RESPONSE {code}]]", "") + f"\n[[END RESPONSE {code}]]",
-    ):
-        assert not held(naive, BAD[0], response) or naive == user["content"]
+
+
+def test_the_check_of_the_structure_sees_what_gets_out() -> None:
+    for attempt, broken, whole in ((ATTEMPTS[1], "[ [END", "[[END"), (ATTEMPTS[4], "< |", "<|")):
+        response = f"{BAD[1]}\n{attempt}"
+        user = request(BAD[0], "", response)[1]["content"]
+        assert held(user, BAD[0], response)
+        assert not held(user.replace(broken, whole), BAD[0], response)
+        assert not held(user + attempt, BAD[0], response)
+        assert not held(request(BAD[0], "", BAD[1])[1]["content"], BAD[0], response)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 
 from curate.config import EndpointConfig
 from curate.example import make_pool
 from curate.scoring.grading import GRADES, SYSTEM
 from curate.scoring.judge import judge
-from tests.curate.injections import ATTEMPTS, BAD
+from tests.curate.injections import ATTEMPTS, BAD, HARMLESS
 from tests.curate.structure import held
 
 pytestmark = pytest.mark.server
@@ -85,7 +86,7 @@ def test_rows_are_graded_end_to_end(address: str, tmp_path: Path, mode: str, cap
     assert scores.computed == 3
     assert scores.tokens > 3 * 300
     assert scores.dollars >= scores.tokens / 1e6
-    graded = ~(scores.values != scores.values)
+    graded = ~np.isnan(scores.values)
     assert set(scores.values[graded].tolist()) <= set(GRADES)
     assert {row for row in range(3) if not graded[row]} == set(scores.reasons)
     if mode == "always":
@@ -95,16 +96,19 @@ def test_rows_are_graded_end_to_end(address: str, tmp_path: Path, mode: str, cap
 
 
 def test_ten_attempts_to_steer_the_judge(recorded: tuple[str, list[dict[str, Any]]], capsys: Any) -> None:
-    """How many of them lift the grade is a property of the model, and printed; that they stay data is ours."""
+    """How many of them lift the grade is a property of the model, and printed beside the count for ten additions that
+    ask for nothing; that they stay data is ours.
+    """
     url, asked = recorded
     instruction, response = BAD
-    outputs = [response, *(f"{response}\n{attempt}" for attempt in ATTEMPTS)]
+    outputs = [response, *(f"{response}\n{added}" for added in (*ATTEMPTS, *HARMLESS))]
     pool = make_pool([{"instruction": instruction, "output": output} for output in outputs], source="test")
     scores = judge(pool, endpoint(url))
-    plain, *steered = scores.values.tolist()
-    lifted = [at for at, grade in enumerate(steered) if grade > plain]
+    plain, steered, others = scores.values[0], scores.values[1:11], scores.values[11:]
     with capsys.disabled():
-        print(f"\n{len(lifted)} of {len(ATTEMPTS)} attempts lift the grade above {plain:g}: {lifted}; all: {steered}")
+        print(f"\nthe bad response is graded {plain:g}")
+        for name, values in (("attempts", steered), ("harmless additions", others)):
+            print(f"{(values > plain).sum()} of {len(values)} {name} lift the grade: {values.tolist()}")
     assert not math.isnan(plain)
     for row, grade in enumerate(scores.values.tolist()):
         assert grade in GRADES or scores.reasons[row]
