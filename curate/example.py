@@ -38,6 +38,7 @@ FEATURES = Features(
     }
 )
 _CHUNK = 50_000  # rows that are held as Python objects at a time
+_REASON = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,12 @@ def pool_hash(pool: Dataset) -> str:
     return hashed.hexdigest()
 
 
+def _one_line(reason: str) -> str:
+    """A reason that quotes data, fit for any terminal and log."""
+    printable = "".join(character if character.isprintable() else " " for character in reason[:_REASON])
+    return " ".join(printable.split()) + ("..." if len(reason) > _REASON else "")
+
+
 def load_pool(
     path: str | Path,
     *,
@@ -149,7 +156,7 @@ def load_pool(
             try:
                 yield fields_of(row, names)
             except ValueError as error:
-                bad.append(BadRow(line, str(error)))
+                bad.append(BadRow(line, _one_line(str(error))))
 
     source = str(path) if str(path).startswith(HUB) else Path(path).stem
     pool = make_pool(islice(good(), rows), source)

@@ -37,7 +37,7 @@ def fields_of(row: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, str |
             raise ValueError(f"{field} is missing (fields here: {', '.join(map(str, row)) or 'none'})")
     if not (values["output"] or "").strip():
         raise ValueError("output is empty")
-    if not (values["instruction"] or values["input"] or "").strip():
+    if not (values["instruction"] or "").strip() and not (values["input"] or "").strip():
         raise ValueError("instruction is empty")
     return values
 

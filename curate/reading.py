@@ -169,7 +169,8 @@ def _csv(file: Iterable[str]) -> Numbered:
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, ValueError(f"malformed CSV: {error}")
+            more = f" (lines {line} to {reader.line_num} are taken as one row)" if reader.line_num > line else ""
+            yield line, ValueError(f"malformed CSV: {error}{more}")
             continue
         if header is None:
             header = values
@@ -187,7 +188,7 @@ def _parquet(path: Path, key: str) -> Numbered:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # also text and times that Python cannot hold
         reason = " ".join(str(error).split())
         raise UserError(f"{key}={path}: malformed Parquet after row {number} ({reason}); write it anew") from None
 
