@@ -29,8 +29,7 @@ def cached_positions(model: Any) -> Iterator[None]:
     """
     parts = _parts(model)
     hook = None
-    # the convolution of the xlarge models follows the first layer and needs every token
-    if parts and isinstance(model, DebertaV2ForSequenceClassification) and len(parts) > 1:
+    if parts and isinstance(model, DebertaV2ForSequenceClassification):
         hook = model.deberta.encoder.layer[-1].register_forward_pre_hook(_first_token, with_kwargs=True)
     try:
         for attention, keys, queries in parts:

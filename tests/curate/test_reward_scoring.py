@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -125,7 +126,7 @@ def test_the_templates_differ(bert: Any, tokenizer: Any) -> None:
     assert np.abs(chapter - score_pairs(bert, tokenizer, prompts, responses, template="pair")).max() > 0.1
 
 
-def test_the_models_own_chat_template(reward_model_folder: Path, bert: Any, tmp_path: Path) -> None:
+def test_the_models_own_chat_template(reward_model_folder: Path, bert: Any, tokenizer: Any, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(reward_model_folder, folder)
     prompts, responses = (list(texts) for texts in zip(*MIXED, strict=True))
@@ -136,9 +137,15 @@ def test_the_models_own_chat_template(reward_model_folder: Path, bert: Any, tmp_
         "{% for turn in messages %}{% if turn.role == 'user' %}<|prompter|>{% else %}<|assistant|>{% endif %}"
         " {{ turn.content }} <|endoftext|>{% endfor %}"
     )
+    end = ("<|endoftext|>", own.convert_tokens_to_ids("<|endoftext|>"))
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{end[0]} $A {end[0]}", special_tokens=[end]
+    )
     own.save_pretrained(folder)
+    assert len(AutoTokenizer.from_pretrained(folder)("explain")["input_ids"]) == 3
     found = filter_sft_data(prompts, responses, str(folder), -99.0, template="chat")
-    expected = [by_the_book(bert, own, *pair, "chapter") for pair in MIXED]  # the same tokens, written by the template
+    # the template writes the same tokens as the chapter; the tokenizer's own special tokens are not added to them
+    expected = [by_the_book(bert, tokenizer, *pair, "chapter") for pair in MIXED]
     np.testing.assert_allclose([row["score"] for row in found], expected, atol=5.1e-4)  # rounded to 3 places
 
 
