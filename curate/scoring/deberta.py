@@ -4,7 +4,8 @@ Its disentangled attention (He et al. 2021, arXiv:2006.03654, section 3.1; arXiv
 product of the content with the relative position and one of the position with the content. The library projects all
 512 relative positions anew in every layer of every forward pass, as much arithmetic as an average pair of texts, and
 then gathers single numbers. Here the projections are kept, only the positions that a batch's length needs are
-multiplied, and the numbers are read off by a view: the result is the same but for rounding.
+multiplied, and the numbers are read off by a view. The score is made of the first token alone, so the last layer is
+computed for that token only. The result is the same but for rounding.
 """
 
 import functools
@@ -15,23 +16,36 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import DebertaV2ForSequenceClassification
 
 
 @contextmanager
 def cached_positions(model: Any) -> Iterator[None]:
-    """Inside, the model's attention takes its position terms from the cache; outside, it is what it was.
+    """Inside, the model's attention takes its position terms from the cache, and a classifier's last layer gives the
+    first token only; outside, it is what it was.
 
     For inference only: weights must not change inside. A model of another architecture is left alone; so is a
     DeBERTa-v2 whose parts the installed transformers calls otherwise, with a warning.
     """
     parts = _parts(model)
+    hook = None
+    if parts and isinstance(model, DebertaV2ForSequenceClassification):
+        hook = model.deberta.encoder.layer[-1].register_forward_pre_hook(_first_token, with_kwargs=True)
     try:
         for attention, keys, queries in parts:
             attention.disentangled_attention_bias = functools.partial(_bias, keys, queries)
         yield
     finally:
+        if hook is not None:
+            hook.remove()
         for attention, _, _ in parts:
             attention.__dict__.pop("disentangled_attention_bias", None)
+
+
+def _first_token(_: Any, args: tuple[torch.Tensor, torch.Tensor], options: dict[str, Any]) -> tuple[Any, Any]:
+    """A layer's arguments, with the first token as the only query: all states stay its keys and values."""
+    states, mask = args
+    return (states, mask[:, :, :1]), {**options, "query_states": states[:, :1]}
 
 
 def _parts(model: Any) -> list[tuple[Any, torch.Tensor | None, torch.Tensor | None]]:
@@ -76,30 +90,33 @@ def _bias(
     relative: torch.Tensor,
     *_: Any,
 ) -> torch.Tensor | int:
-    """(batch x heads, n, n): both position terms. `query` and `key` are (batch x heads, n, width); `relative` says of
-    (query, key) which of the positions is theirs, and depends on their distance alone."""
-    n = query.shape[1]
+    """(batch x heads, q, n): both position terms. `query` is (batch x heads, q, width) of the first q tokens, `key`
+    (batch x heads, n, width). `relative` says of (query, key) which of the positions is theirs, and depends on their
+    distance alone."""
+    q, n = query.shape[1], key.shape[1]
     relative = relative.reshape(relative.shape[-2:])
-    # positions by distance, from n - 1 down to 1 - n: the first column upwards, then the first row
-    distances = torch.cat([relative[:, 0].flip(0), relative[0, 1:]])
+    # positions by distance, from q - 1 down to 1 - n: the first column upwards, then the first row
+    distances = torch.cat([relative[:q, 0].flip(0), relative[0, 1:]])
     total: torch.Tensor | int = 0
     if keys is not None:
         at = (distances + keys.shape[1] // 2).clamp(0, keys.shape[1] - 1)
         total = _by_distance(query, keys[:, at], n)
     if queries is not None:
         at = (distances + queries.shape[1] // 2).clamp(0, queries.shape[1] - 1)
-        total = total + _by_distance(key, queries[:, at.flip(0)], n).transpose(-1, -2)
-    return total
+        total = total + _by_distance(key, queries[:, at.flip(0)], q).transpose(-1, -2)
+    return total if isinstance(total, int) else total.reshape(-1, q, n)
 
 
-def _by_distance(content: torch.Tensor, positions: torch.Tensor, n: int) -> torch.Tensor:
-    """(batch x heads, n, n): row i, column j is content i times position n - 1 - i + j of (heads, 2n - 1, width)."""
-    heads, width = positions.shape[0], content.shape[-1]
-    by_head = content.view(-1, heads, n, width).transpose(0, 1).reshape(heads, -1, width)
-    products = torch.bmm(by_head, positions.transpose(1, 2))  # (heads, batch x n, 2n - 1)
-    batch, across = products.shape[1] // n, 2 * n - 1
+def _by_distance(content: torch.Tensor, positions: torch.Tensor, columns: int) -> torch.Tensor:
+    """(batch, heads, rows, columns): row i, column j is content i times position rows - 1 - i + j.
+
+    `content` is (batch x heads, rows, width), `positions` (heads, rows + columns - 1, width).
+    """
+    (heads, across, width), rows = positions.shape, content.shape[1]
+    by_head = content.view(-1, heads, rows, width).transpose(0, 1).reshape(heads, -1, width)
+    products = torch.bmm(by_head, positions.transpose(1, 2))  # (heads, batch x rows, across)
+    batch = products.shape[1] // rows
     # each row starts one step further left than the one above
-    skewed = products.as_strided(
-        (batch, heads, n, n), (n * across, batch * n * across, across - 1, 1), storage_offset=n - 1
+    return products.as_strided(
+        (batch, heads, rows, columns), (rows * across, batch * rows * across, across - 1, 1), storage_offset=rows - 1
     )
-    return skewed.reshape(-1, n, n)

@@ -42,6 +42,9 @@ V3 = {"share_att_key": True, "position_buckets": 8, "norm_rel_ebd": "layer_norm"
         {**V3, "pos_att_type": ["p2c"]},
         {**V3, "pos_att_type": []},
         {**V3, "relative_attention": False, "position_biased_input": True},
+        {**V3, "num_hidden_layers": 1},
+        {**V3, "conv_kernel_size": 3},
+        {**V3, "conv_kernel_size": 3, "num_hidden_layers": 1},
     ],
 )
 @pytest.mark.parametrize("lengths", [(1,), (2, 1), (7,), (40, 3, 17), (64, 64)])
@@ -55,6 +58,65 @@ def test_scores_are_the_librarys(options: dict[str, Any], lengths: tuple[int, ..
     assert len(lengths) == 1 or len(set(plain.flatten().tolist())) > 1
     assert torch.allclose(fast, plain, atol=1e-5, rtol=0)
     assert torch.equal(after, plain)
+
+
+def queries_of_each_layer(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
+    seen: list[int] = []
+    hooks = [
+        layer.intermediate.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+        for layer in model.deberta.encoder.layer
+    ]
+    with torch.inference_mode():
+        model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_the_last_layer_is_computed_for_the_first_token_only() -> None:
+    model, inputs = build(**V3, num_hidden_layers=3), batch(9, 4)
+    with cached_positions(model):
+        assert queries_of_each_layer(model, inputs) == [9, 9, 1]
+    assert queries_of_each_layer(model, inputs) == [9, 9, 9]
+
+
+def test_an_encoder_without_a_head_keeps_all_its_tokens() -> None:
+    encoder, inputs = build(**V3).deberta, batch(9)
+    with torch.inference_mode():
+        plain = encoder(**inputs).last_hidden_state
+        with cached_positions(encoder):
+            fast = encoder(**inputs).last_hidden_state
+    assert plain.shape == (1, 9, 24)
+    assert torch.allclose(fast, plain, atol=1e-5, rtol=0)
+
+
+def test_gradients_are_the_same_before_and_after() -> None:
+    model, inputs = build(**V3), batch(9, 4)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(**inputs).logits.sum().backward()
+        return [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+    before = gradients()
+    with torch.inference_mode(), cached_positions(model):
+        model(**inputs)
+    after = gradients()
+    assert any(gradient.any() for gradient in before)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_bfloat16_drifts_no_more_than_in_the_library() -> None:
+    model, inputs = build(**V3), batch(*[3 + at % 40 for at in range(64)])
+    with torch.inference_mode():
+        exact = model(**inputs).logits
+        model.bfloat16()
+        plain = model(**inputs).logits
+        with cached_positions(model):
+            fast = model(**inputs).logits
+    assert fast.dtype == torch.bfloat16
+    drift, librarys = ((scores - exact).square().mean().sqrt() for scores in (fast, plain))
+    assert 0 < drift < 1.3 * librarys < 0.1 * exact.std()
 
 
 def test_the_cache_is_used_and_then_gone() -> None:
