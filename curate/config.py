@@ -86,20 +86,20 @@ class EndpointConfig(_Config):
     max_retries: int = Field(default=5, ge=0)
     json_schema: Literal["auto", "always", "never"] = "auto"
     max_tokens: int = Field(default=128, ge=1)
-    prices: dict[str, list[float]] = {}
+    prices: dict[str, list[float]] | None = None
     max_cost: float | None = Field(default=None, ge=0)
 
     @field_validator("prices")
     @classmethod
-    def _pairs(cls, prices: dict[str, list[float]]) -> dict[str, list[float]]:
-        for name, pair in prices.items():
+    def _pairs(cls, prices: dict[str, list[float]] | None) -> dict[str, list[float]] | None:
+        for name, pair in (prices or {}).items():
             if len(pair) != 2 or min(pair) < 0:
                 raise ValueError(f"{name} must be [dollars per million tokens in, the same out]")
         return prices
 
     @model_validator(mode="after")
     def _can_stop(self) -> "EndpointConfig":
-        if self.max_cost is not None and self.model not in self.prices:
+        if self.max_cost is not None and self.model not in (self.prices or {}):
             raise ValueError(
                 f"max_cost={self.max_cost}: what does {self.model} cost? set prices={{{self.model}: [in, out]}}"
             )

@@ -73,6 +73,7 @@ def curate(job: Job) -> str:
     chosen = _chosen(some, scores, job)
     kept, rest = take(some, chosen), np.setdiff1d(np.arange(len(some)), chosen)
     because = _because(len(some), scores, job.selection)
+    scored, selected = some, chosen  # what the audit is about
     if job.rewrite.by != "none":
         some = rewrite(some, rest, job.rewrite)
         because |= {int(row): f"rewritten by the {job.rewrite.by}; {because[int(row)]}" for row in rest}
@@ -97,8 +98,10 @@ def curate(job: Job) -> str:
     if job.audit:
         from curate.audit import report
 
-        facts = {"command": " ".join(sys.argv[1:]), "accounts": accounts}
-        report(job.out, some, chosen, {} if scores is None else {job.scorer.kind: scores.values}, job=job, facts=facts)
+        rows = {"in": loaded.read, "kept": len(chosen), "rejected": len(why), "set aside": len(loaded.bad)}
+        facts = {"command": " ".join(sys.argv[1:]), "accounts": accounts, "rows": {**rows, "out": len(final)}}
+        values = {} if scores is None else {str(job.scorer.kind): scores.values}
+        report(job.out, scored, selected, values, job=job, facts=facts)
     return accounts + (f" (see {aside})" if loaded.bad else "")
 
 

@@ -26,7 +26,10 @@ _PORTION = 256  # rows that are claimed at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Scores of some rows, NaN where `reasons` (by row) says why there is none; what all of them cost together."""
+    """Scores of some rows, NaN where `reasons` (by row) says why there is none; what all of them cost together.
+
+    What failed only for now is not to be kept: a later run asks again.
+    """
 
     rows: list[int]
     values: list[float]
@@ -34,6 +37,7 @@ class Batch:
     reasons: Mapping[int, str] = field(default_factory=dict)
     tokens: int = 0
     dollars: float = 0.0
+    keep: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def cached_scores(
     *,
     sizes: Sequence[int] | None = None,
     known: Mapping[str, float] | None = None,
+    before: Callable[[Sequence[int], float], None] | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Scores of the rows with these content keys, from `<cache>/scores/<scorer_key>.sqlite` or else from `compute`.
@@ -70,7 +75,8 @@ def cached_scores(
     `compute(portions)` gets an iterator of lists of rows, the first row of each key that has no score yet, and yields
     `Batch`es; a portion is claimed when it is asked for, so a portion is to be finished before the next. Larger rows
     by `sizes` come first. `compute` is not called if nothing is missing. Rows with equal keys are scored once. `known`
-    scores by key are taken as they are, at no cost. `progress` is called with (rows done, rows missing) after each
+    scores by key are taken as they are, at no cost, and not kept. `before` is called ahead of `compute` with the rows
+    that are missing and the dollars that the others have cost, `progress` with (rows done, rows missing) after each
     batch. Without `cache`, nothing is kept.
 
     Raises UserError if the cache cannot be written.
@@ -78,18 +84,25 @@ def cached_scores(
     place = ":memory:" if cache is None else str(cache / "scores" / f"{scorer_key}.sqlite")
     try:
         with closing(_open(place)) as db:
-            if known:
-                _write(db, [(key, value, None, 0.0, 0, 0.0) for key, value in known.items()])
             first = {key: row for row, key in reversed(list(enumerate(keys)))}
             found = _read(db, list(first))
+            found |= {key: (value, None, 0.0, 0, 0.0) for key, value in (known or {}).items() if key in first}
             missing = sorted(row for key, row in first.items() if key not in found)
             computed = 0
             if missing:
                 if sizes is not None:
                     missing.sort(key=lambda row: -sizes[row])
-                with closing(_portions(db, missing, keys)) as portions:
-                    for batch in compute(portions):
-                        _write(db, _entries(batch, keys), owner=_owner())
+                if before is not None:
+                    before(missing, sum(entry[4] for entry in found.values()))
+                with (
+                    closing(_portions(db, missing, keys)) as portions,
+                    closing(_batches(compute, portions)) as batches,
+                ):
+                    for batch in batches:
+                        entries = _entries(batch, keys)
+                        if not batch.keep:
+                            found |= {entry[0]: entry[1:] for entry in entries}
+                        _write(db, entries if batch.keep else [], owner=_owner(), done=[entry[0] for entry in entries])
                         computed += len(batch.rows)
                         if progress is not None:
                             progress(computed, len(missing))
@@ -125,6 +138,11 @@ def _portions(db: sqlite3.Connection, missing: Sequence[int], keys: Sequence[str
             waiting = others
     finally:
         db.execute("DELETE FROM claims WHERE owner = ?", (_owner(),))
+
+
+def _batches(compute: Callable[[Portions], Iterator[Batch]], portions: Portions) -> Generator[Batch, None, None]:
+    """Closed with everything that `compute` holds open, whatever happens here."""
+    yield from compute(portions)
 
 
 def _claim(db: sqlite3.Connection, rows: Sequence[int], keys: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -165,12 +183,12 @@ def _entries(batch: Batch, keys: Sequence[str]) -> list[tuple[str, float, str | 
     ]
 
 
-def _write(db: sqlite3.Connection, entries: Sequence[tuple], owner: str | None = None) -> None:
+def _write(db: sqlite3.Connection, entries: Sequence[tuple], owner: str, done: Sequence[str]) -> None:
+    """Store the entries, give back the claims on what is done, renew the others."""
     db.execute("BEGIN IMMEDIATE")
     db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?, ?)", entries)
-    if owner is not None:
-        db.executemany("DELETE FROM claims WHERE key = ?", [(entry[0],) for entry in entries])
-        db.execute("UPDATE claims SET at = ? WHERE owner = ?", (time.time(), owner))
+    db.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in done])
+    db.execute("UPDATE claims SET at = ? WHERE owner = ?", (time.time(), owner))
     db.execute("COMMIT")
 
 

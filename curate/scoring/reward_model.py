@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 from curate.errors import UserError
 from curate.progress import Progress
 from curate.scoring.cache import Scores
+from curate.scoring.deberta import cached_positions
 from curate.scoring.likelihood import by_length, encode_joined, likelihood_batches, pad
 from curate.scoring.loading import BARE, Batches, budget, cached_by_model, device_of, load_causal, load_model, texts
 
@@ -214,15 +215,16 @@ def _head_batches(
     filler = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
     if model.config.pad_token_id is None:
         token_budget = 1  # a decoder finds the end of a row by the padding token; without one it takes single rows only
-    for rows in by_length([len(row) for row in ids], token_budget):
-        inputs = {
-            "input_ids": pad([ids[row] for row in rows], filler or 0, device),
-            "attention_mask": pad([[1] * len(ids[row]) for row in rows], 0, device),
-        }
-        if types is not None:
-            inputs["token_type_ids"] = pad([types[row] for row in rows], 0, device)
-        with torch.inference_mode():
-            yield rows, model(**inputs).logits.float().squeeze(-1).tolist()
+    with cached_positions(model):
+        for rows in by_length([len(row) for row in ids], token_budget):
+            inputs = {
+                "input_ids": pad([ids[row] for row in rows], filler or 0, device),
+                "attention_mask": pad([[1] * len(ids[row]) for row in rows], 0, device),
+            }
+            if types is not None:
+                inputs["token_type_ids"] = pad([types[row] for row in rows], 0, device)
+            with torch.inference_mode():
+                yield rows, model(**inputs).logits.float().squeeze(-1).tolist()
 
 
 def _encode(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -24,7 +25,7 @@ from curate.config import ScorerConfig
 from curate.example import make_pool
 from curate.scoring import Models, score
 from curate.scoring.likelihood import mean_log_likelihood
-from curate.scoring.reward_model import score_folder, score_pairs
+from curate.scoring.reward_model import score_folder, score_model, score_pairs
 
 KNOWN_EXAMPLE = (
     (
@@ -123,6 +124,41 @@ def test_the_templates_differ(bert: Any, tokenizer: Any) -> None:
     prompts, responses = zip(*MIXED, strict=True)
     chapter = score_pairs(bert, tokenizer, prompts, responses, template="chapter")
     assert np.abs(chapter - score_pairs(bert, tokenizer, prompts, responses, template="pair")).max() > 0.1
+
+
+def test_the_models_own_chat_template(reward_model_folder: Path, bert: Any, tokenizer: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(reward_model_folder, folder)
+    prompts, responses = (list(texts) for texts in zip(*MIXED, strict=True))
+    with pytest.raises(UserError, match="template=chat: the model has no chat template of its own; choose chapter"):
+        filter_sft_data(prompts, responses, str(folder), template="chat")
+    own = AutoTokenizer.from_pretrained(folder)
+    own.chat_template = (
+        "{% for turn in messages %}{% if turn.role == 'user' %}<|prompter|>{% else %}<|assistant|>{% endif %}"
+        " {{ turn.content }} <|endoftext|>{% endfor %}"
+    )
+    end = ("<|endoftext|>", own.convert_tokens_to_ids("<|endoftext|>"))
+    own.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{end[0]} $A {end[0]}", special_tokens=[end]
+    )
+    own.save_pretrained(folder)
+    assert len(AutoTokenizer.from_pretrained(folder)("explain")["input_ids"]) == 3
+    found = filter_sft_data(prompts, responses, str(folder), -99.0, template="chat")
+    # the template writes the same tokens as the chapter; the tokenizer's own special tokens are not added to them
+    expected = [by_the_book(bert, tokenizer, *pair, "chapter") for pair in MIXED]
+    np.testing.assert_allclose([row["score"] for row in found], expected, atol=5.1e-4)  # rounded to 3 places
+
+
+def test_another_dtype_or_template_is_another_score(reward_model_folder: Path, tmp_path: Path) -> None:
+    name = str(reward_model_folder)
+    exact = score_model(name, POOL, cache=tmp_path)
+    rounded = score_model(name, POOL, dtype="bfloat16", cache=tmp_path)
+    assert rounded.computed == exact.computed > 0
+    assert 0 < np.abs(rounded.values - exact.values).max() < 0.1 * np.std(exact.values)
+    assert score_model(name, POOL, template="pair", cache=tmp_path).computed == exact.computed
+    assert score_model(name, POOL, dtype="bfloat16", cache=tmp_path).computed == 0
+    config = ScorerConfig(kind="reward_model", model=name, dtype="bfloat16")
+    assert score(POOL, config, seed=0, cache=tmp_path).values.tolist() == rounded.values.tolist()
 
 
 def test_texts_are_truncated_at_512_tokens(bert: Any, tokenizer: Any) -> None:

@@ -172,3 +172,40 @@ def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
     assert not list((tmp_path / "cache" / "models").glob("*.part"))
     for config in configs:
         assert (prepare.base_folder(config) / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows", "noise"),
+    [
+        (["scorer=ifd", "scorer.max_ifd=null", "selection=top_k", "selection.k=20"], 20, None),
+        (["scorer=perplexity", "selection=band", "selection.low=0.5", "selection.high=0.75"], 50, None),
+        (["scorer=oracle", "selection=threshold", "selection.threshold=0.5"], 100, 0.0),
+        (["scorer=embedding", "selection=stratified", "selection.k=20"], 20, None),
+        (["scorer=ensemble", "selection=top_k", "selection.k=20"], 20, None),
+        (["selection=diversity", "selection.floor=null", "selection.k=20"], 20, None),
+        (["scorer=oracle", "selection=top_k", "selection.k=100", "rewrite=ledger"], 200, 0.0),
+        (["selection=longest", "selection.k=50", "rewrite=ledger"], 200, None),
+    ],
+)
+def test_every_scorer_and_selection_serves_a_run(make, overrides, rows, noise):
+    config = make("noise=mixture", *overrides)
+    subset = pipeline.curate_subset(config)
+    assert abs(subset.facts["rows"] - rows) <= 1  # a quantile may fall between two rows
+    if noise is not None:
+        assert subset.facts["subset_noise_rate"] == noise
+    if "rewrite=ledger" in overrides:
+        assert subset.facts["subset_noise_rate"] < subset.facts["noise_rate"]
+    again = pipeline.curate_subset(config)
+    assert again.facts == subset.facts
+    assert run_id(config) != run_id(make("noise=mixture"))
+
+
+def test_what_a_run_does_not_read_does_not_change_its_id(make):
+    plain = make("scorer=ifd", "selection=top_k", "selection.k=20")
+    assert run_id(make("scorer=ifd", "scorer.model=null", "selection=top_k", "selection.k=20")) == run_id(plain)
+    assert run_id(make("scorer=perplexity", "selection=top_k", "selection.k=20")) != run_id(plain)
+    assert run_id(make("scorer=ifd", "scorer.max_ifd=2.0", "selection=top_k", "selection.k=20")) != run_id(plain)
+    judge = ["scorer=judge", "selection=top_k", "selection.k=20"]
+    asked = make(*judge)
+    assert run_id(make(*judge, "scorer.endpoint.concurrency=2", "scorer.endpoint.timeout=5.0")) == run_id(asked)
+    assert run_id(make(*judge, "scorer.endpoint.model=another")) != run_id(asked)
