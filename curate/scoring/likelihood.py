@@ -38,10 +38,13 @@ def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Batches of row numbers, longest rows first: at most `token_budget` tokens, padding included, or a single row.
 
     On a CPU small batches of equal lengths are fastest; padding in order of arrival is slower than no batches at all.
+    Hence a row of less than three quarters of the longest starts a batch of its own kind, which adds 22 batches to
+    512 tokens at the very most.
     """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and (len(batches[-1]) + 1) * longest <= token_budget and 4 * lengths[row] >= 3 * longest:
             batches[-1].append(row)
         else:
             batches.append([row])
