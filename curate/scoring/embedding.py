@@ -80,14 +80,15 @@ def _encode(model: Any, tokenizer: Any, texts: list[str], max_length: int) -> np
 
     from curate.scoring.likelihood import by_length, pad
     from curate.scoring.loading import budget, device_of
+    from curate.scoring.onednn import onednn_linears
 
     device = device_of(None)
     model.to(device).eval()
     ids = [row or [0] for row in tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]]
     made = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
-    for rows in by_length([len(row) for row in ids], 4 * budget(None, device)):
-        mask = pad([[1] * len(ids[row]) for row in rows], 0, device)
-        with torch.inference_mode():
+    with torch.inference_mode(), onednn_linears(model):
+        for rows in by_length([len(row) for row in ids], 4 * budget(None, device)):
+            mask = pad([[1] * len(ids[row]) for row in rows], 0, device)
             states = model(input_ids=pad([ids[row] for row in rows], 0, device), attention_mask=mask)[0].float()
             mean = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
             made[rows] = torch.nn.functional.normalize(mean, dim=-1).cpu().numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from curate.errors import UserError
+from curate.scoring.onednn import onednn_linears
 
 
 def encode_joined(
@@ -38,10 +39,12 @@ def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     """Batches of row numbers, longest rows first: at most `token_budget` tokens, padding included, or a single row.
 
     On a CPU small batches of equal lengths are fastest; padding in order of arrival is slower than no batches at all.
+    Hence a row of less than three quarters of a batch's longest starts the next one.
     """
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= token_budget:
+        longest = lengths[batches[-1][0]] if batches else 0
+        if batches and (len(batches[-1]) + 1) * longest <= token_budget and 4 * lengths[row] >= 3 * longest:
             batches[-1].append(row)
         else:
             batches.append([row])
@@ -68,20 +71,23 @@ def likelihood_batches(
     """`mean_log_likelihood` batch by batch: (rows, values), without the first `skip` tokens of a response."""
     model.to(device).eval()
     encoded = encode_joined(tokenizer, prompts, responses, max_length)
-    for rows in by_length([len(prompt) + len(response) for prompt, response in encoded], token_budget):
-        # Nothing predicts the first token of an empty prompt's response.
-        starts = [max(1, len(encoded[row][0]) + skip) for row in rows]
-        tokens = [[*encoded[row][0], *encoded[row][1]] for row in rows]
-        ids, mask = pad(tokens, 0, device), pad([[1] * len(sequence) for sequence in tokens], 0, device)
-        first = min(starts) - 1
-        with torch.inference_mode():
-            # Only positions that predict some response token are projected to the vocabulary, by the model's own head.
-            keep = torch.arange(first, ids.shape[1] - 1, device=device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep).logits.float()
-            targets = ids[:, first + 1 :]
-            gained = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
-        spans = [slice(start - 1 - first, len(some) - 1 - first) for start, some in zip(starts, tokens, strict=True)]
-        yield rows, [gained[at, span].mean().item() for at, span in enumerate(spans)]
+    with onednn_linears(model):
+        for rows in by_length([len(prompt) + len(response) for prompt, response in encoded], token_budget):
+            # Nothing predicts the first token of an empty prompt's response.
+            starts = [max(1, len(encoded[row][0]) + skip) for row in rows]
+            tokens = [[*encoded[row][0], *encoded[row][1]] for row in rows]
+            ids, mask = pad(tokens, 0, device), pad([[1] * len(sequence) for sequence in tokens], 0, device)
+            first = min(starts) - 1
+            with torch.inference_mode():
+                # Only positions that predict a response's token are projected to the vocabulary, by the model's head.
+                keep = torch.arange(first, ids.shape[1] - 1, device=device)
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=keep).logits.float()
+                targets = ids[:, first + 1 :]
+                gained = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+            spans = [
+                slice(start - 1 - first, len(some) - 1 - first) for start, some in zip(starts, tokens, strict=True)
+            ]
+            yield rows, [gained[at, span].mean().item() for at, span in enumerate(spans)]
 
 
 def mean_log_likelihood(

@@ -17,6 +17,7 @@ from curate.scoring.cache import Scores
 from curate.scoring.deberta import cached_positions
 from curate.scoring.likelihood import by_length, encode_joined, likelihood_batches, pad
 from curate.scoring.loading import BARE, Batches, budget, cached_by_model, device_of, load_causal, load_model, texts
+from curate.scoring.onednn import onednn_linears
 
 TEMPLATES = ("chapter", "pair", "chat")
 
@@ -215,7 +216,7 @@ def _head_batches(
     filler = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
     if model.config.pad_token_id is None:
         token_budget = 1  # a decoder finds the end of a row by the padding token; without one it takes single rows only
-    with cached_positions(model):
+    with onednn_linears(model), cached_positions(model):
         for rows in by_length([len(row) for row in ids], token_budget):
             inputs = {
                 "input_ids": pad([ids[row] for row in rows], filler or 0, device),

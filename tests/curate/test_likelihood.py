@@ -85,10 +85,15 @@ def test_encoding_cuts_response_right_and_prompt_left(tokenizer: Any) -> None:
 def test_batches_by_length() -> None:
     lengths = [3, 9, 4, 4, 9, 1, 30]
     batches = by_length(lengths, 20)
-    assert batches == [[6], [1, 4], [2, 3, 0, 5]]
+    assert batches == [[6], [1, 4], [2, 3, 0], [5]]  # 1 is too short for a batch of 4
     assert sorted(row for batch in batches for row in batch) == list(range(7))
     assert by_length(lengths, 1) == [[6], [1], [4], [2], [3], [0], [5]]
     assert by_length([], 20) == []
+    assert by_length([250, 10, 9, 8, 7], 512) == [
+        [0],
+        [1, 2, 3],
+        [4],
+    ]  # a long row is not what short ones are padded to
 
 
 def test_nothing_to_score_and_no_end_token(tokenizer: Any) -> None:
