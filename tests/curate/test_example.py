@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from curate import UserError
-from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render
+from curate.example import FEATURES, BadRow, column, digest, load_pool, make_pool, pool_hash, render, taken
 from curate.writing import write_rows
 
 GOOD = {"instruction": "Name a colour.", "input": "", "output": "Red."}
@@ -201,6 +202,13 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_taken_is_what_select_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = make_pool(({"instruction": f"q{at}", "output": "x" * at} for at in range(1, 60)), source="s")
+    monkeypatch.setattr("curate.example._CHUNK", 10)
+    for rows in ([], [0], [58], [9, 10, 11, 30, 58], list(range(59)), [0, 55]):
+        assert taken(pool, np.array(rows, dtype=np.int64)).to_list() == pool.select(rows).to_list()
 
 
 def test_all_of_alpaca(alpaca: Path) -> None:
