@@ -69,7 +69,7 @@ def make_pool(rows: Iterable[Mapping[str, Any]], source: str) -> Dataset:
     """A pool from rows that hold at least instruction and output; missing columns and ids are filled in."""
     schema, tables, stream = FEATURES.arrow_schema, [], iter(rows)
     while chunk := list(islice(stream, _CHUNK)):
-        columns = {name: [row.get(name) for row in chunk] for name in FEATURES}
+        columns: dict[str, list[Any]] = {name: [row.get(name) for row in chunk] for name in FEATURES}
         columns["input"] = [text or "" for text in columns["input"]]
         columns["source"] = [name or source for name in columns["source"]]
         said = zip(columns["instruction"], columns["input"], columns["output"], strict=True)
@@ -112,13 +112,17 @@ def take(pool: Dataset, rows: np.ndarray) -> Dataset:
     return _dataset(pyarrow.Table.from_batches(parts, FEATURES.arrow_schema))
 
 
-def replace(pool: Dataset, **columns: list[Any]) -> Dataset:
+def replace(pool: Dataset, **columns: list[Any] | pyarrow.Array) -> Dataset:
     """The pool with these columns exchanged."""
     table = pool.with_format("arrow")[:]
     for name, values in columns.items():
         at = table.column_names.index(name)
-        table = table.set_column(at, table.schema.field(at), pyarrow.array(values, table.schema.field(at).type))
+        table = table.set_column(at, table.schema.field(at), _array(values, table.schema.field(at).type))
     return _dataset(table)
+
+
+def _array(values: list[Any] | pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
+    return values if isinstance(values, pyarrow.Array) else pyarrow.array(values, kind)
 
 
 def render(template: Mapping[str, str], instruction: str, input: str) -> str:

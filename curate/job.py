@@ -2,12 +2,13 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 from datasets import Dataset
 
 from curate.config import (
@@ -29,6 +30,8 @@ from curate.rewrite import rewrite
 from curate.scoring import Scores, score
 from curate.select import select, uses_scores
 from curate.writing import write_rows
+
+_CHUNK = 50_000  # rows that are held as Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -64,42 +67,43 @@ def curate(job: Job) -> str:
         fields=job.data.fields,  # type: ignore[arg-type]
     )
     pool = corrupt(loaded.pool, kind=job.noise.kind, rate=job.noise.rate, seed=job.seed)
-    why: dict[int, str] = _removed(pool, job)  # row of the pool -> why it is rejected
-    left = np.array([row for row in range(len(pool)) if row not in why], dtype=np.int64)
-    some = take(pool, left) if why else pool
+    removed = _removed(pool, job)  # row of the pool -> why
+    left = np.setdiff1d(np.arange(len(pool)), np.fromiter(removed, np.int64, len(removed)))
+    some = take(pool, left) if removed else pool
     scores = _scores(some, job) if _needs_scores(job) else None
     if scores is not None:
-        some = replace(some, score=[None if np.isnan(value) else value for value in scores.values.tolist()])
+        some = replace(some, score=pyarrow.array(scores.values, from_pandas=True))  # NaN becomes null
     chosen = _chosen(some, scores, job)
     kept, rest = take(some, chosen), np.setdiff1d(np.arange(len(some)), chosen)
     because = _because(len(some), scores, job.selection)
     scored, selected = some, chosen  # what the audit is about
     if job.rewrite.by != "none":
-        some = rewrite(some, rest, job.rewrite)
-        because |= {int(row): f"rewritten by the {job.rewrite.by}; {because[int(row)]}" for row in rest}
+        some, because = rewrite(some, rest, job.rewrite), _rewritten(because, rest, job.rewrite.by)
         chosen, rest, kept = np.arange(len(some)), rest[:0], some
-    why |= {int(left[row]): because[int(row)] for row in rest}
     # copies say of what in `duplicate_of`
     final = duplicate(kept, seed=job.seed, templates=job.data.paraphrases, **job.duplication.model_dump())
-    texts = dict(zip(column(kept, "id"), (because[int(row)] for row in chosen), strict=True))
-    reasons = [texts[of or row] for row, of in zip(column(final, "id"), column(final, "duplicate_of"), strict=True)]
+    if final is kept:
+        reasons = _told(because, chosen)
+    else:
+        texts = dict(zip(column(kept, "id"), chosen.tolist(), strict=True))
+        origins = zip(column(final, "id"), column(final, "duplicate_of"), strict=True)
+        reasons = _told(because, np.array([texts[of or row] for row, of in origins]))
     if job.rejected is not None:
-        order = sorted(why)
-        gone = (
-            take(some, rest)
-            if len(left) == len(pool)
-            else take(_with_scores(pool, left, scores), np.array(order, np.int64))
-        )
-        write_rows(job.rejected, gone, extra={"rejected_because": [why[row] for row in order]}, key="out.rejected")
+        gone = np.union1d(left[rest], np.fromiter(removed, np.int64, len(removed)))
+        place = np.searchsorted(left, gone)  # among the rows that were scored, for those that were
+        told = _told(lambda row: removed.get(int(gone[row])) or because(int(place[row])), np.arange(len(gone)))
+        rows = take(some, rest) if not removed else take(_with_scores(pool, left, scores), gone)
+        write_rows(job.rejected, rows, extra={"rejected_because": told}, key="out.rejected")
     write_rows(job.out, final, layout=job.layout, extra={"kept_because": reasons})
-    accounts = f"{loaded.read} rows in = {len(chosen)} kept + {len(why)} rejected + {len(loaded.bad)} set aside"
-    if len(final) != len(kept) or any(column(final, "duplicate_of")):
+    rejected = len(removed) + len(rest)
+    accounts = f"{loaded.read} rows in = {len(chosen)} kept + {rejected} rejected + {len(loaded.bad)} set aside"
+    if final is not kept or final.data.column("duplicate_of").null_count < len(final):
         accounts += f"; {len(final)} rows out, {sum(of is not None for of in column(final, 'duplicate_of'))} copies"
     if job.audit:
         from curate.audit import report
 
-        rows = {"in": loaded.read, "kept": len(chosen), "rejected": len(why), "set aside": len(loaded.bad)}
-        facts = {"command": " ".join(sys.argv[1:]), "accounts": accounts, "rows": {**rows, "out": len(final)}}
+        counts = {"in": loaded.read, "kept": len(chosen), "rejected": rejected, "set aside": len(loaded.bad)}
+        facts = {"command": " ".join(sys.argv[1:]), "accounts": accounts, "rows": {**counts, "out": len(final)}}
         values = {} if scores is None else {str(job.scorer.kind): scores.values}
         report(job.out, scored, selected, values, job=job, facts=facts)
     return accounts + (f" (see {aside})" if loaded.bad else "")
@@ -121,10 +125,11 @@ def _removed(pool: Dataset, job: Job) -> dict[int, str]:
         removed = decontaminate(pool, suites, ngram=job.decontaminate.ngram, threshold=job.decontaminate.near)
         found |= {one.row: one.why for one in removed}
     if job.dedup.near is not None:
-        ids = column(pool, "id")
-        for one in near_duplicates(pool, threshold=job.dedup.near, by=job.dedup.by, seed=job.seed):
-            if one.row not in found:
-                found[one.row] = one.why if one.of is None else f"{one.why} of {ids[one.of]}"
+        doubled = near_duplicates(pool, threshold=job.dedup.near, by=job.dedup.by, seed=job.seed)
+        ids = pool.with_format("arrow")[:]["id"]
+        for one in doubled:
+            told = one.why if one.of is None else f"{one.why} of {ids[one.of].as_py()}"
+            found.setdefault(one.row, told)
     return found
 
 
@@ -158,28 +163,41 @@ def _chosen(pool: Dataset, scores: Scores | None, job: Job) -> np.ndarray:
     return select(pool, seed=job.seed, scores=values, **options)
 
 
-def _because(n: int, scores: Scores | None, selection: SelectionConfig) -> dict[int, str]:
-    """For every row what the selection had to go by."""
+def _because(n: int, scores: Scores | None, selection: SelectionConfig) -> Callable[[int], str]:
+    """For a row, what the selection had to go by. Told when it is asked for: five million texts are a gigabyte."""
     if scores is None:
-        return dict.fromkeys(range(n), f"selection {selection.kind}")
+        return lambda row: f"selection {selection.kind}"
+    values, reasons = scores.values, scores.reasons
     if selection.kind == "threshold":
-        told = {row: f"score {value:.6g}, threshold {selection.threshold:g}" for row, value in enumerate(scores.values)}
-    else:
-        order = np.argsort(-scores.values, kind="stable")  # NaN last
-        rank = np.empty(n, dtype=np.int64)
-        rank[order] = np.arange(1, n + 1)
-        told = {row: f"score {value:.6g}, rank {rank[row]} of {n}" for row, value in enumerate(scores.values)}
-    return told | {row: f"no score: {reason}" for row, reason in scores.reasons.items()}
+        beside = f"threshold {selection.threshold:g}"
+        return lambda row: f"no score: {reasons[row]}" if row in reasons else f"score {values[row]:.6g}, {beside}"
+    rank = np.empty(n, dtype=np.int64)
+    rank[np.argsort(-values, kind="stable")] = np.arange(1, n + 1)  # NaN last
+    return lambda row: (
+        f"no score: {reasons[row]}" if row in reasons else f"score {values[row]:.6g}, rank {rank[row]} of {n}"
+    )
+
+
+def _rewritten(because: Callable[[int], str], rows: np.ndarray, by: str) -> Callable[[int], str]:
+    mended = set(rows.tolist())
+    return lambda row: f"rewritten by the {by}; {because(row)}" if row in mended else because(row)
+
+
+def _told(reason: Callable[[int], str], rows: np.ndarray) -> pyarrow.ChunkedArray:
+    """The reasons of these rows as one column, without a Python object for each at the same time."""
+    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    return pyarrow.chunked_array(
+        [pyarrow.array([reason(row) for row in chunk.tolist()], pyarrow.string()) for chunk in chunks], pyarrow.string()
+    )
 
 
 def _with_scores(pool: Dataset, left: np.ndarray, scores: Scores | None) -> Dataset:
     """The pool with the scores of the rows that got as far as being scored."""
     if scores is None:
         return pool
-    values: list[float | None] = [None] * len(pool)
-    for row, value in zip(left.tolist(), scores.values.tolist(), strict=True):
-        values[row] = None if np.isnan(value) else value
-    return replace(pool, score=values)
+    values = np.full(len(pool), np.nan)
+    values[left] = scores.values
+    return replace(pool, score=pyarrow.array(values, from_pandas=True))
 
 
 def check_imported(path: Path | None) -> None:

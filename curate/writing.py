@@ -29,7 +29,7 @@ def write_rows(
     pool: Dataset,
     *,
     layout: str = "rows",
-    extra: Mapping[str, Sequence[Any]] | None = None,
+    extra: Mapping[str, Sequence[Any] | pyarrow.ChunkedArray] | None = None,
     key: str = "out.path",
 ) -> None:
     """Write a pool as JSON, JSONL, CSV or Parquet, by suffix and atomically. Columns that are all null are left out.
@@ -44,7 +44,7 @@ def write_rows(
         if table[name].null_count == len(table):
             table = table.drop_columns([name])
     for name, values in (extra or {}).items():
-        table = table.append_column(name, pyarrow.array(values))
+        table = table.append_column(name, values if isinstance(values, pyarrow.ChunkedArray) else pyarrow.array(values))
     with atomic(path, key=key) as scratch:
         if kind == ".parquet":
             with pyarrow.parquet.ParquetWriter(scratch, _schema(table, layout)) as out:

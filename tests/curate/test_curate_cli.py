@@ -169,3 +169,31 @@ def test_other_formats(tmp_path: Path, source: Path, suffix: str) -> None:
     ended = run(tmp_path, f"data.path=a.{suffix}", "selection=top_k", "selection.k=2", "out.path=b.jsonl")
     assert ended.stdout == "18 rows in = 2 kept + 16 rejected + 0 set aside\n"
     assert [json.loads(line)["instruction"] for line in (tmp_path / "b.jsonl").open()] == ["q18", "q19"]
+
+
+def test_every_row_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Near-duplicates, what the selection dropped and what it kept, each with its own reason, whatever the chunks."""
+    words = [f"word{at}" for at in range(40)]
+    rows = [{"instruction": f"q{at}", "output": " ".join(words[: 2 * at + 1])} for at in range(12)]
+    rows[7:7] = [rows[3]]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("curate.job._CHUNK", 2)
+    monkeypatch.setattr("curate.example._CHUNK", 3)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    overrides = ["data.path=in.jsonl", "selection=top_k", "selection.k=4", "dedup.near=1", "out.path=out.jsonl"]
+    monkeypatch.setattr(sys, "argv", ["curate", *overrides, "out.rejected=gone.jsonl"])
+    main()
+    assert capsys.readouterr().out == "13 rows in = 4 kept + 9 rejected + 0 set aside\n"
+    kept, gone = ([json.loads(line) for line in (tmp_path / name).open()] for name in ("out.jsonl", "gone.jsonl"))
+    assert [(row["instruction"], row["kept_because"]) for row in kept] == [
+        (f"q{at}", f"score {2 * at + 1}, rank {12 - at} of 12") for at in range(8, 12)
+    ]
+    assert [row["instruction"] for row in gone] == [f"q{at}" for at in (0, 1, 2, 3, 4, 5, 6, 3, 7)]
+    reasons = [row["rejected_because"] for row in gone]
+    assert reasons[7].endswith(f"of {gone[3]['id']}")
+    assert reasons[:7] == [f"score {2 * at + 1}, rank {12 - at} of 12" for at in range(7)]
+    assert [row.get("score") for row in gone] == [1, 3, 5, 7, 9, 11, 13, None, 15]
