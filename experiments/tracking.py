@@ -47,6 +47,7 @@ def _write(
     root = Path(config.store.root).resolve()
     for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT"):  # nothing in the home or project folder
         os.environ.setdefault(f"WANDB_{name}_DIR", str(root / "wandb" / "private"))
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it would advertise itself where a judge is used
     import wandb
 
     run = _init(wandb, config, root, record, experiment)
