@@ -196,5 +196,18 @@ def test_arms_on_the_command_line_choose_among_the_blocks():
     assert {c["arm"] for c in expand(blocks, {"arm": ["new"]}, 1)} == {"new"}
 
 
+def test_a_block_may_have_fewer_pairs_or_others():
+    blocks = [{"arm": "full"}, {"arm": "random", "seed.pair": 2}, {"arm": "longest", "seed.pair": [3, 5]}]
+    cells = expand(blocks, {}, 3)
+    assert [(c["arm"], c["seed.pair"]) for c in cells] == [
+        ("full", 0), ("random", 0), ("full", 1), ("random", 1), ("full", 2), ("longest", 3), ("longest", 5),
+    ]  # fmt: skip
+    # never more than the experiment has, which `debug=tiny` lowers
+    assert [(c["arm"], c["seed.pair"]) for c in expand(blocks[:2], {}, 1)] == [("full", 0), ("random", 0)]
+    # what is asked for on the command line is taken from what there is
+    asked = expand(blocks, {"seed.pair": [1, 3]}, 3)
+    assert [(c["arm"], c["seed.pair"]) for c in asked] == [("full", 1), ("random", 1), ("full", 3), ("longest", 3)]
+
+
 def test_without_blocks_the_axes_are_all_there_is():
     assert expand([], {"noise.rate": [0.1], "seed.pair": [3]}, 6) == [{"noise.rate": 0.1, "seed.pair": 3}]
