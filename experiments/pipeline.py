@@ -22,6 +22,7 @@ from datasets import Dataset
 from curate import UserError, microworld
 from curate.duplicate import duplicate
 from curate.example import column, load_pool, pool_hash, render
+from curate.microworld import theory
 from curate.noise import corrupt
 from curate.rewrite import rewrite
 from curate.scoring import Models, score
@@ -65,6 +66,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     before = before_training(config, base, model, tokenizer, suites)
     if config.model.lora is not None:
         model = with_lora(model, config.model.lora, config.seed.train)
+    expected = best_predictor(config)
     metrics: dict[str, Any] = {"step:0": before.metrics}
     items = [{"point": "step:0", **item} for item in before.items]
     with store.MetricsLog(folder) as log:
@@ -73,6 +75,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             # the same questions at every point, the last one too: else points could not be compared
             found = _evaluate(config, model, tokenizer, suites, everything=False)
             name = f"step:{point.step}"
+            found.metrics.update(expected)
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
             for suite, values in found.metrics.items():
@@ -84,7 +87,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
             if point.last:
                 everything = _evaluate(config, model, tokenizer, suites, everything=True)
-                metrics["end"] = everything.metrics
+                metrics["end"] = everything.metrics | expected
                 items.extend({"point": "end", **item} for item in everything.items)
 
         rows = training_rows(config, subset.rows)
@@ -275,6 +278,28 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
         known = prepare.cloze(model, tokenizer, world=config.seed.world)
         found.metrics[prepare.KNOWS] = {band: {"value": value, "n": n} for band, value in known.items()}
     return found
+
+
+def best_predictor(config: Config) -> dict[str, Any]:
+    """The suite `theory`: what an ideal learner of the noisy pool, before any selection, would show in the OOD suites.
+
+    `entropy_first` is the closed form of the metric of that name, over the questions for a single fact.
+    """
+    if config.data.name != "microworld":
+        return {}
+    world, parts = microworld.build_world(config.seed.world), config.evaluation.suites.values()
+    items = [
+        item
+        for part in parts
+        if part.ood and part.world
+        for item in microworld.build_suite(world, part.world, config.evaluation.items)
+    ]
+    pool, _ = clean_pool(config)
+    value = theory.entropy_first(world, pool, items, kind=config.noise.kind, rate=config.noise.rate)
+    if value is None:
+        return {}
+    n = sum(item.category in microworld.SINGLE for item in items)
+    return {"theory": {"entropy_first": {"value": value, "n": n}}}
 
 
 def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]) -> Evaluation:

@@ -4,12 +4,13 @@ from .pool import build_pool, preference_pairs
 from .suites import OOD, SUITES, Item, build_suite, majority_baseline
 from .text import Cloze, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
-from .world import VERSION, World, build_world
+from .world import SINGLE, VERSION, World, build_world
 
 __all__ = [
     "FORMAT_TOKENS",
     "OOD",
     "PARAPHRASES",
+    "SINGLE",
     "SPECIAL",
     "SUITES",
     "TEMPLATE",

@@ -50,6 +50,9 @@ def test_a_record_holds_what_others_rely_on(make):
         record["cost"]["tokens_seen"] == record["points"]["step:6"]["tokens"] > record["points"]["step:3"]["tokens"] > 0
     )
     assert "cloze" in record["metrics"]["end"]
+    assert {"entropy", "entropy_first", "confident"} <= set(record["metrics"]["step:0"]["ood"])
+    assert 0 < record["metrics"]["end"]["theory"]["entropy_first"]["value"] < 3
+    assert record["metrics"]["end"]["theory"] == record["metrics"]["best_val"]["theory"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == {3, 6}
     items = pq.read_table(folder / "items.parquet").to_pylist()
@@ -72,6 +75,15 @@ def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
         del record[part], again[part]
     assert store.canonical(record) == store.canonical(again)
     assert (folder / "metrics.jsonl").read_bytes() == log
+
+
+def test_the_best_predictor_of_a_clean_pool_is_sure(make):
+    assert pipeline.best_predictor(make())["theory"]["entropy_first"]["value"] == 0.0
+    assert pipeline.best_predictor(make("noise=off_format", "noise.rate=1.0")) == {}
+    rates = [0.2, 0.6]
+    low, high = (pipeline.best_predictor(make("noise=near_miss", f"noise.rate={r}"))["theory"] for r in rates)
+    assert low["entropy_first"]["n"] == high["entropy_first"]["n"] == 24  # entity and wording, not composition
+    assert 0 < low["entropy_first"]["value"] < high["entropy_first"]["value"]
 
 
 def test_arms_of_a_pair_share_base_noise_and_order(make):
