@@ -45,6 +45,7 @@ from .config import (
 from .suites.build import Suite, build_suites
 from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
+from .suites.memorised import memorised, row_groups
 
 
 @dataclass
@@ -67,6 +68,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     if config.model.lora is not None:
         model = with_lora(model, config.model.lora, config.seed.train)
     expected = best_predictor(config)
+    groups = row_groups(subset.rows, config.data.template, config.seed.train) if _has_exact_answers(config) else {}
     metrics: dict[str, Any] = {"step:0": before.metrics}
     items = [{"point": "step:0", **item} for item in before.items]
     with store.MetricsLog(folder) as log:
@@ -75,7 +77,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             # the same questions at every point, the last one too: else points could not be compared
             found = _evaluate(config, model, tokenizer, suites, everything=False)
             name = f"step:{point.step}"
-            found.metrics.update(expected)
+            by_heart = memorised(model, tokenizer, groups, **_sizes(config)) if groups else {}
+            beside = expected | ({"memorised": by_heart} if by_heart else {})
+            found.metrics.update(beside)
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
             for suite, values in found.metrics.items():
@@ -87,7 +91,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
             if point.last:
                 everything = _evaluate(config, model, tokenizer, suites, everything=True)
-                metrics["end"] = everything.metrics | expected
+                metrics["end"] = everything.metrics | beside
                 items.extend({"point": "end", **item} for item in everything.items)
 
         rows = training_rows(config, subset.rows)
@@ -280,12 +284,21 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     return found
 
 
+def _has_exact_answers(config: Config) -> bool:
+    """Whether the rows are the world's: of known noise, and short enough to be asked for word for word."""
+    return config.data.name == "microworld"
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    return {"max_length": config.training.max_length, "token_budget": config.evaluation.token_budget}
+
+
 def best_predictor(config: Config) -> dict[str, Any]:
     """The suite `theory`: what an ideal learner of the noisy pool, before any selection, would show in the OOD suites.
 
     `entropy_first` is the closed form of the metric of that name, over the questions for a single fact.
     """
-    if config.data.name != "microworld":
+    if not _has_exact_answers(config):
         return {}
     world, parts = microworld.build_world(config.seed.world), config.evaluation.suites.values()
     items = [

@@ -29,8 +29,9 @@ def evaluate(
     `exact` suites give em (the greedy answer is the gold one, in its format), em_format_free (right after the
     format), nll (mean nats per gold answer token), entropy (mean over answers of the predictive distribution's mean
     entropy in nats at the value tokens), entropy_first (at the first of them), confident (share of the answers at
-    whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all tokens), nll_answer
-    (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over another's).
+    whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
+    tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
+    another's).
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []

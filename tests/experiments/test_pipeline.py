@@ -86,6 +86,17 @@ def test_the_best_predictor_of_a_clean_pool_is_sure(make):
     assert 0 < low["entropy_first"]["value"] < high["entropy_first"]["value"]
 
 
+def test_training_rows_are_asked_for_at_every_point(make):
+    noisy, _ = run(make("noise=mixture", "seed.pair=1"))
+    groups = {"noisy", "noisy_truth", "clean", "unique", "nll_noisy", "nll_noisy_truth", "nll_clean"}
+    for point in ("step:3", "step:6", "best_val", "end"):
+        assert set(noisy["metrics"][point]["memorised"]) == groups
+    assert noisy["metrics"]["end"]["memorised"] == noisy["metrics"]["step:6"]["memorised"]
+    assert "memorised" not in noisy["metrics"]["step:0"]
+    copied, _ = run(make("arm=duplicated", "duplication.rate=0.5"))
+    assert set(copied["metrics"]["end"]["memorised"]) == {"clean", "copied", "nll_clean"}
+
+
 def test_arms_of_a_pair_share_base_noise_and_order(make):
     configs = [make(f"arm={arm}", "noise=mixture", "seed.pair=1") for arm in ("full", "random", "oracle", "longest")]
     pools = [pipeline.corrupt(pipeline.clean_pool(c)[0], kind="mixture", rate=0.5, seed=c.seed.data) for c in configs]
