@@ -153,7 +153,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
     data = config.data
     if data.name == "microworld":
-        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data), 0
+        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts), 0
     assert data.path  # checked with the config
     loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
     if data.rows is None:
@@ -165,8 +165,8 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
 
 
 @lru_cache(maxsize=8)
-def _world_pool(world: int, rows: int, seed: int) -> Dataset:
-    return microworld.build_pool(microworld.build_world(world), rows, seed)
+def _world_pool(world: int, rows: int, seed: int, facts: str) -> Dataset:
+    return microworld.build_pool(microworld.build_world(world), rows, seed, facts)
 
 
 @lru_cache(maxsize=1)
@@ -278,9 +278,7 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     asked = config.evaluation.items if everything else config.evaluation.point_items
     found = evaluate(model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length)
     if everything and config.model.kind == "micro":
-        n = len(microworld.cloze(microworld.build_world(config.seed.world)))
-        known = prepare.cloze(model, tokenizer, world=config.seed.world)
-        found.metrics[prepare.KNOWS] = {band: {"value": value, "n": n} for band, value in known.items()}
+        found.metrics[prepare.KNOWS] = prepare.cloze_cells(model, tokenizer, world=config.seed.world)
     return found
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import UserError
+from curate import UserError, microworld
 from curate.example import column, make_pool
 from experiments import pipeline, prepare, store
 from experiments.config import run_id, validate
@@ -84,6 +84,37 @@ def test_the_best_predictor_of_a_clean_pool_is_sure(make):
     low, high = (pipeline.best_predictor(make("noise=near_miss", f"noise.rate={r}"))["theory"] for r in rates)
     assert low["entropy_first"]["n"] == high["entropy_first"]["n"] == 24  # entity and wording, not composition
     assert 0 < low["entropy_first"]["value"] < high["entropy_first"]["value"]
+
+
+def test_what_is_known_before_and_after_is_told_by_band(make):
+    from train.models import load_causal_lm
+
+    record, _ = run(make("noise=mixture", "seed.pair=1"))
+    bands = {"top", "middle", "rare", "never", "shown"}
+    for point in ("step:0", "end"):
+        known = record["metrics"][point]["cloze"]
+        assert set(known) == bands | {f"nll_{band}" for band in bands}
+        assert [known[band]["n"] for band in ("top", "never", "shown")] == [307, 384, 1536]
+        assert known["nll_top"]["n"] == 307
+    assert record["metrics"]["step:0"]["cloze"]["nll_shown"] != record["metrics"]["end"]["cloze"]["nll_shown"]
+    model, tokenizer = load_causal_lm(prepare.build_base(make("seed.pair=1")))
+    plain = prepare.cloze(model.eval(), tokenizer, world=0)
+    assert plain == {k: v["value"] for k, v in record["metrics"]["step:0"]["cloze"].items()}
+    nats, tokens = 0.0, 0
+    for probe in [p for p in microworld.cloze(microworld.build_world(0)) if p.band == "rare"]:
+        ids = tokenizer(f"{probe.prompt} {probe.value}", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        start = len(probe.prompt.split())
+        logs = model(input_ids=ids).logits[0].log_softmax(-1)
+        nats -= sum(logs[i - 1, ids[0, i]].item() for i in range(start, ids.shape[1]))
+        tokens += ids.shape[1] - start
+    assert plain["nll_rare"] == pytest.approx(nats / tokens, abs=1e-4)
+
+
+def test_facts_are_asked_by_what_pretraining_stated(make):
+    record, _ = run(make("evaluation=microworld_facts", "data.facts=unknown"))
+    for band in microworld.FACTS:
+        assert {"em", "nll", "entropy", "confident"} <= set(record["metrics"]["end"][band])
+    assert record["metrics"]["end"]["ood"]["em"]["n"] == 3 * 12
 
 
 def test_training_rows_are_asked_for_at_every_point(make):
