@@ -28,7 +28,7 @@ from curate.rewrite import rewrite
 from curate.scoring import Models, score
 from curate.select import select
 from train.batches import Row
-from train.finetune import Curve, Point, finetune
+from train.finetune import Curve, Point, finetune, spikes
 from train.models import load_causal_lm, with_lora
 
 from . import prepare, store
@@ -79,6 +79,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             name = f"step:{point.step}"
             by_heart = memorised(model, tokenizer, groups, **_sizes(config)) if groups else {}
             beside = expected | ({"memorised": by_heart} if by_heart else {})
+            beside["train"] = {"loss": {"value": point.loss, "n": min(20, point.step)}}
             found.metrics.update(beside)
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
@@ -98,6 +99,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
         check_moved(items, suites)
+    found, judged = spikes(curve.losses, config.training.warmup)
+    metrics["end"]["train"] = {**metrics["end"]["train"], "spikes": {"value": float(found), "n": judged}}
+    lines = [f"{step},{loss!r}" for step, loss in enumerate(curve.losses, 1)]
+    store.write_atomic(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]))
     record = _record(config, subset, curve, metrics)
     pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     if config.model.save:

@@ -117,6 +117,17 @@ def test_facts_are_asked_by_what_pretraining_stated(make):
     assert record["metrics"]["end"]["ood"]["em"]["n"] == 3 * 12
 
 
+def test_the_training_loss_is_told(make):
+    record, folder = run(make("noise=mixture", "seed.pair=1"))
+    lines = (folder / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,loss" and [line.split(",")[0] for line in lines[1:]] == list("123456")
+    losses = [float(line.split(",")[1]) for line in lines[1:]]
+    train = {point: record["metrics"][point]["train"] for point in ("step:3", "step:6", "end")}
+    assert train["step:3"]["loss"] == {"value": pytest.approx(np.mean(losses[:3])), "n": 3}
+    assert train["end"] == {"loss": train["step:6"]["loss"], "spikes": {"value": 0.0, "n": 0}}
+    assert set(train["step:6"]) == {"loss"}
+
+
 def test_training_rows_are_asked_for_at_every_point(make):
     noisy, _ = run(make("noise=mixture", "seed.pair=1"))
     groups = {"noisy", "noisy_truth", "clean", "unique", "nll_noisy", "nll_noisy_truth", "nll_clean"}
