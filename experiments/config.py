@@ -189,6 +189,8 @@ def essence(config: Config) -> dict[str, Any]:
     tree = config.model_dump(mode="json", exclude={"tracking", "store", "arm"})
     seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
     del tree["data"]["root"]  # says where companions are looked for; what is found is named by its content
+    if config.data.facts == "all":
+        del tree["data"]["facts"]
     for name in ("primary", "mode"):  # what a report leads with
         tree["evaluation"].pop(name, None)
 

@@ -3,6 +3,7 @@
 <root>/<run id>/config.yaml      what was asked for (secrets left out), written first
                 metrics.jsonl    the curve, a line a measurement, flushed as it is made
                 items.parquet    per-item results
+                losses.csv       the training loss of every step
                 record.json      written last and atomically: its presence means done
                 failed.json      why there is no record
 <root>/cache/                    what runs share (base models, reward models, scores), by content

@@ -1,15 +1,17 @@
 """The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
-from .suites import OOD, SUITES, Item, build_suite, majority_baseline
-from .text import Cloze, cloze, stream
+from .suites import FACTS, OOD, SUITES, Item, build_suite, majority_baseline
+from .text import Cloze, bands, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
-from .world import VERSION, World, build_world
+from .world import SINGLE, VERSION, World, build_world
 
 __all__ = [
+    "FACTS",
     "FORMAT_TOKENS",
     "OOD",
     "PARAPHRASES",
+    "SINGLE",
     "SPECIAL",
     "SUITES",
     "TEMPLATE",
@@ -17,6 +19,7 @@ __all__ = [
     "Cloze",
     "Item",
     "World",
+    "bands",
     "build_pool",
     "build_suite",
     "build_world",

@@ -108,6 +108,7 @@ DIFFERENT = [
     ("learning rate", ["training.lr=0.001"], ["training.lr=0.002"]),
     ("reward model's training", ["arm=filtered", "model.reward.lr=0.1"], ["arm=filtered", "model.reward.lr=0.2"]),
     ("copies", ["arm=full"], ["arm=duplicated"]),
+    ("facts", ["data.facts=known"], ["data.facts=unknown"]),
     ("oracle and random", ["arm=oracle"], ["arm=random"]),
 ]
 
@@ -120,6 +121,13 @@ def test_what_does_not_matter_does_not_change_the_id(configured, one, two):
 @pytest.mark.parametrize(("one", "two"), [pair[1:] for pair in DIFFERENT], ids=[pair[0] for pair in DIFFERENT])
 def test_what_matters_changes_the_id(configured, one, two):
     assert run_id(configured(*one)) != run_id(configured(*two))
+
+
+def test_a_pool_of_all_facts_needs_no_mention(configured):
+    assert "facts" not in essence(configured())["data"]
+    assert essence(configured("data.facts=rare"))["data"]["facts"] == "rare"
+    with pytest.raises(UserError, match=r"facts=known: only the embedded world"):
+        configured("data=file", "data.path=x.jsonl", "+data.facts=known")
 
 
 def test_the_name_of_an_arm_does_not_change_the_id(configured):
