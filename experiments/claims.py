@@ -18,14 +18,13 @@ import pandas as pd
 
 from experiments import UserError, shapes, statistics, store
 from experiments import table as tables
-from experiments.claim_files import FOLDER, Claim, Selector, check, expand, load, quoted_series
+from experiments.claim_files import FEWEST_BASES, FOLDER, Claim, Selector, check, expand, load, quoted_series
 from experiments.shape_files import Form, Needed, Parameter, axes
 
 __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_series", "recompute"]
 
 BOUNDED = ("em", "em_format_free", "accuracy")  # metrics between 0 and 1
 EDGE = 0.02  # where both arms are this near to 0, or to 1, a bounded metric cannot tell them apart
-FEWEST_BASES = 6  # fewer base models than this say nothing about others
 NO_GAIN = 0.1  # a control that gained less than this share of what it usually gains is no measure of another's gain
 FITTED = 4  # digits of a fitted figure that any machine finds again
 DECISIVE = (
