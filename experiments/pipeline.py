@@ -29,7 +29,7 @@ from curate.scoring import Models, score
 from curate.select import select
 from train.batches import Row
 from train.finetune import Curve, Point, finetune, spikes
-from train.models import load_causal_lm, with_lora
+from train.models import load_causal_lm, trainable_share, with_lora
 
 from . import prepare, store
 from .config import (
@@ -66,7 +66,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     model, tokenizer = load_causal_lm(base)
     before = before_training(config, base, model, tokenizer, suites)
     if config.model.lora is not None:
-        model = with_lora(model, config.model.lora, config.seed.train)
+        model = with_lora(model, tokenizer, config.model.lora, config.training.tokens_trained, config.seed.train)
+    subset.facts["trainable_share"] = trainable_share(model, config.training.tokens_trained)
     expected = best_predictor(config)
     groups = row_groups(subset.rows, config.data.template, config.seed.train) if _has_exact_answers(config) else {}
     metrics: dict[str, Any] = {"step:0": before.metrics}

@@ -10,12 +10,13 @@ class _Strict(BaseModel):
 
 
 class LoraConfig(_Strict):
-    """Low-rank adapters (arXiv:2106.09685), by PEFT."""
+    """Low-rank adapters (arXiv:2106.09685), by PEFT; `dora` trains the weights' magnitudes too (arXiv:2402.09353)."""
 
     r: int = Field(gt=0)
     alpha: int = Field(gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     target: str | list[str] = "all-linear"
+    dora: bool = False
 
 
 class PretrainingConfig(_Strict):
