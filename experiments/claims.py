@@ -41,7 +41,7 @@ class Measured:
     """What the runs say about one claim before several claims are weighed against each other."""
 
     control: Selector
-    estimate: statistics.Estimate | statistics.Location | None = None
+    estimate: statistics.Estimate | statistics.Location | statistics.Gain | None = None
     pairs: int = 0
     bases: int = 0
     mean: float | None = None
@@ -54,7 +54,7 @@ class Measured:
         """See `statistics.p_value`; None without an interval."""
         if self.estimate is None:
             return None
-        if isinstance(self.estimate, statistics.Location):
+        if not isinstance(self.estimate, statistics.Estimate):
             return self.estimate.p_value(claim.kind, claim.margin, claim.reference)
         e = replace(self.estimate, mean=self.estimate.mean - claim.reference)
         return float(statistics.p_value(claim.kind, e, claim.margin, self.open_above, self.open_below))
@@ -64,7 +64,7 @@ class Measured:
         e = self.estimate
         if e is None:
             return None
-        if isinstance(e, statistics.Location):
+        if not isinstance(e, statistics.Estimate):
             found = e.pairs_needed(claim.kind, claim.margin, claim.reference, level)
         else:
             mean = float(e.mean) - claim.reference
@@ -134,8 +134,8 @@ def _shape(claim: Claim, table: pd.DataFrame) -> Measured:
         found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
     elif edge := _edge(claim.metric, means.min(), means.max()):
         found.reason = f"all levels are within {EDGE} of {edge}: there is no room to differ in"
-    elif shaped.location is not None:
-        found.estimate = shaped.location
+    elif shaped.interval is not None:
+        found.estimate = shaped.interval
     elif shaped.each is not None:
         _estimate(found, shaped.each, shaped.bases, False)  # across, the values are those of bases already
     _short_curves(claim, found, table)
