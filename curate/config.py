@@ -37,6 +37,7 @@ class DataConfig(_Config):
     pairs_valid: str | None = None
     template: dict[str, str]
     paraphrases: list[str] = []
+    styles: bool = False
 
     @field_validator("template")
     @classmethod
@@ -61,6 +62,8 @@ class DataConfig(_Config):
     def _has_path(self) -> "DataConfig":
         if self.name != "microworld" and not self.path:
             raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
+        if self.styles and self.name != "microworld":
+            raise ValueError(f"styles=true: {self.name} says what it says; only data=microworld has styles to choose")
         return self
 
 

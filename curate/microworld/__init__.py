@@ -1,6 +1,7 @@
 """The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
+from .styles import OTHER, STYLES, style_of
 from .suites import OOD, SUITES, Item, build_suite, majority_baseline
 from .text import Cloze, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
@@ -9,8 +10,10 @@ from .world import VERSION, World, build_world
 __all__ = [
     "FORMAT_TOKENS",
     "OOD",
+    "OTHER",
     "PARAPHRASES",
     "SPECIAL",
+    "STYLES",
     "SUITES",
     "TEMPLATE",
     "VERSION",
@@ -24,5 +27,6 @@ __all__ = [
     "majority_baseline",
     "preference_pairs",
     "stream",
+    "style_of",
     "vocabulary",
 ]
