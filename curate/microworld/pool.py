@@ -23,7 +23,7 @@ def build_pool(world: World, rows: int, seed: int, styles: bool = False) -> Data
     rng = generator(world.seed, seed, "pool")
     wanted = {kind: round(rows * share) for kind, share in SHARES.items()}
     wanted["single"] += rows - sum(wanted.values())
-    made = []
+    made: list[dict[str, str]] = []
     for kind, cases in (("single", _singles), ("pair", _pairs), ("skill", _skills)):
         possible = cases(world, "sft", rng)
         if len(possible) < wanted[kind]:
@@ -139,6 +139,7 @@ def _skills(world: World, split: str, rng: np.random.Generator) -> list[dict[str
         for operand, value, wrong in cases:
             question = say.SKILL_QUESTIONS[skill].format(o=operand)
             fact = say.SKILL_STATEMENTS[skill].format(o=operand, v="{v}").removesuffix(" .")
-            texts = (f"{say.single_answer(v)} ." for v in (value, wrong))
-            rows.append(_row(question, *texts, skill, value=value, wrong=wrong, fact=fact, restated=fact))
+            right_text, wrong_text = (f"{say.single_answer(v)} ." for v in (value, wrong))
+            told = {"value": value, "wrong": wrong, "fact": fact, "restated": fact}
+            rows.append(_row(question, right_text, wrong_text, skill, **told))
     return rows

@@ -55,7 +55,7 @@ def generate(
     """One continuation of each prompt up to the end of the text, at most `config.max_new_tokens` tokens.
 
     Greedy where `seed` is None; else drawn at `config.temperature` from the whole vocabulary, by the seed alone. Equal
-    prompts are drawn apart. All are written side by side, shortest prompt padded most, with the keys and values kept.
+    prompts are drawn apart. All are written side by side, padded on the left, with the keys and values kept.
     """
     device = next(model.parameters()).device
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
@@ -88,9 +88,9 @@ def measure(
     that gives the gold answer, and then one of the marks that may follow it).
 
     Of the drawn answers alone: distinct_1 and distinct_2 (Li et al. 2016, arXiv:1510.03055) on the first
-    `WORDS_A_SAMPLE` words an answer of all of them in an order that is drawn from `seed`, so that sets of longer answers
-    are not less diverse by their length; and self_similarity, the share of word pairs that two answers to one question
-    have in common (Jaccard), mean over pairs of answers and then over questions.
+    `WORDS_A_SAMPLE` words an answer, of all answers in an order that is drawn from `seed`, so that longer answers are
+    not less diverse by their length; and self_similarity, the share of word pairs that two answers to one question have
+    in common (Jaccard), mean over pairs of answers and then over questions.
     """
     drawn = [text for texts in samples for text in texts]
     asked = [q for q, texts in zip(questions, samples, strict=True) for _ in texts]
