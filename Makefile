@@ -1,6 +1,7 @@
 # make run      the default experiment: environment, base models, reward models, 54 runs, report
 # make test     the test suite, with coverage
 # make check    formatting, types, and every published verdict rebuilt from its runs
+# make claims   every experiment of the embedded world, every claim decided (an hour and a half)
 # TORCH may name any other build, as in: make run TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test check benchmarks help clean
+.PHONY: run test check claims benchmarks help clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -18,6 +19,9 @@ help: ## what can be made
 run: .venv/run ## the default experiment and its report (about 10 minutes on 2 cores, environment included)
 	@$(BIN)/python -m experiments.run experiment=quickstart $(ARGS)
 
+claims: .venv/run ## every experiment of the embedded world, every claim decided (an hour and a half on 2 cores)
+	@$(BIN)/python -m experiments.campaign $(ARGS)
+
 test: .venv/dev ## the tests, with coverage
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=curate --cov=train --cov=experiments --cov-report=term:skip-covered $(ARGS)
 
@@ -26,6 +30,7 @@ check: .venv/dev ## style, types, published verdicts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy curate train experiments
 	@$(BIN)/python -m experiments.claims check results
+	@$(BIN)/python -m experiments.evidence check results
 
 benchmarks: .venv/dev ## measured speed against the obvious alternatives
 	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done

@@ -31,6 +31,7 @@ class DataConfig(_Config):
     path: str | None = None
     root: str | None = None
     rows: int | None = Field(default=None, ge=1)
+    facts: Literal["all", "known", "rare", "unknown"] = "all"
     max_bad_share: float = Field(default=0.05, ge=0, le=1)
     fields: dict[ExampleField, str | None] | None = None
     pairs: str | None = None
@@ -62,6 +63,8 @@ class DataConfig(_Config):
     def _has_path(self) -> "DataConfig":
         if self.name != "microworld" and not self.path:
             raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
+        if self.name != "microworld" and self.facts != "all":
+            raise ValueError(f"facts={self.facts}: only the embedded world says which facts are known; set it to all")
         if self.styles and self.name != "microworld":
             raise ValueError(f"styles=true: {self.name} says what it says; only data=microworld has styles to choose")
         return self

@@ -1,7 +1,7 @@
 """Claims of the literature as files: conf/claim/NAME.yaml, one claim each, checked before anything is run.
 
-A claim says who said what and where, and which contrast of arms decides it by which margin, fixed before the first run:
-a change of what decides it is a new id.
+A claim says who said what and where, and which contrast of arms, or which statistic of more arms than two, decides it
+by which margin, fixed before the first run: a change of what decides it is a new id.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from curate.config import explain
 from experiments import UserError
 from experiments import table as tables
+from experiments.shape_files import Slope, Statistic, axes, unfit
 
 FOLDER = Path(__file__).resolve().parent.parent / "conf" / "claim"
 MINUTES = ("cost/minutes_to_full", "cost/minutes_to_full_scored")
@@ -51,7 +52,13 @@ class NotComparable(_Strict):
 
 
 class Claim(_Strict):
-    """One reading of one sentence of the literature, as a contrast of two arms and a margin."""
+    """One reading of one sentence of the literature, as a contrast of two arms and a margin.
+
+    `reference` is what the estimate is compared with: the verdict is read off the interval less the reference. The
+    control may be read off another metric or point than the treatment, so that an arm can be set against itself before
+    training (`control_point: step:0`). `scale: gain_share` is the treatment's gain since step 0 as a share of the
+    control's. With `statistic` (see `shape_files`) the treatment leaves columns open and most take no control.
+    """
 
     id: str = Field(pattern=r"^[a-z0-9_]+(@.+)?$")
     title: str = Field(min_length=1)
@@ -61,9 +68,13 @@ class Claim(_Strict):
     kind: Literal["greater", "less", "equivalent", "noninferior"]
     metric: str = Field(pattern=r"^[\w.-]+/[\w.:-]+$")
     point: str = Field("best_val", pattern=r"^(best_val|end|to_full|step:\d+)$")
-    scale: Literal["difference", "log_ratio"] = "difference"
+    scale: Literal["difference", "log_ratio", "gain_share"] = "difference"
     treatment: Selector
-    control: Selector  # or {best_of: [selectors]}
+    control: Selector = {}  # or {best_of: [selectors]}
+    control_metric: str | None = Field(None, pattern=r"^[\w.-]+/[\w.:-]+$")  # null: as the treatment's
+    control_point: str | None = Field(None, pattern=r"^(best_val|end|to_full|step:\d+)$")
+    statistic: Statistic | None = None
+    reference: float = Field(0.0, allow_inf_nan=False)
     margin: float = Field(gt=0, allow_inf_nan=False)
     scope: Literal["these", "across"] = "these"
     not_comparable: NotComparable | None = None
@@ -76,6 +87,8 @@ class Claim(_Strict):
     @field_validator("control")
     @classmethod
     def _one_or_best(cls, value: Selector) -> Selector:
+        if not value:
+            return value
         if "best_of" not in value:
             return _check_selector(value)
         options = value["best_of"]
@@ -89,22 +102,56 @@ class Claim(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Claim":
-        effect = self.quoted.effect
+        effect = None if self.quoted.effect is None else self.quoted.effect - self.reference
         if effect is not None and self.margin > abs(effect) / 2:
-            most = abs(effect) / 2
-            raise ValueError(f"margin={self.margin}: more than half of the quoted effect; give at most {most:g}")
+            less = f" less reference={self.reference:g}" * (self.reference != 0)
+            most = f"{abs(effect) / 2:g}"
+            raise ValueError(f"margin={self.margin}: more than half of the quoted effect{less}; give at most {most}")
         if effect is not None and {"greater": effect <= 0, "less": effect >= 0}.get(self.kind, False):
-            raise ValueError(f"quoted.effect={effect}: not what kind={self.kind} says; correct the sign or the kind")
-        if (self.point == "to_full") != (self.metric in MINUTES):
-            raise ValueError(f"point={self.point}: {' and '.join(MINUTES)}, and no others, are measured at to_full")
-        if self.treatment in self.controls:
+            raise ValueError(
+                f"quoted.effect={self.quoted.effect}: not what kind={self.kind} says; correct the sign or the kind"
+            )
+        for prefix, point, metric in (("", self.point, self.metric), ("control_", *self.control_at[::-1])):
+            if (point == "to_full") != (metric in MINUTES):
+                minutes = " and ".join(MINUTES)
+                raise ValueError(f"{prefix}point={point}: {minutes}, and no others, are measured at to_full")
+        if self.statistic:
+            self._statistic_fits()
+        elif not self.control:
+            raise ValueError("control: a selector names at least one column of runs.csv; give {arm: NAME}")
+        if self.control_at == (self.metric, self.point) and self.treatment in self.controls:
             raise ValueError(f"control={self.treatment}: the same as the treatment; name another arm")
+        if self.scale == "gain_share" and "step:0" in (self.point, self.control_at[1]):
+            raise ValueError("scale=gain_share: nothing is gained at step:0; read it at another point")
         return self
+
+    def _statistic_fits(self) -> None:
+        name = self.statistic.name if self.statistic else ""
+        if self.control and not isinstance(self.statistic, Slope):
+            raise ValueError(f"control={self.control}: statistic {name} takes none; leave it out")
+        if "best_of" in self.control:
+            raise ValueError(f"control={self.control}: statistic {name} takes one control, not the best of several")
+        if self.scale != "difference" or self.control_metric or self.control_point:
+            raise ValueError(
+                f"statistic: {name} has a scale of its own; leave out scale, control_metric, control_point"
+            )
+        if self.point == "to_full":
+            raise ValueError(f"point=to_full: minutes may be censored, of which {name} knows nothing; use needed")
+        for key in axes(self.statistic):
+            if key in self.treatment or key in self.control:
+                raise ValueError(f"statistic: it runs along {key}, which a selector holds fast; leave it out there")
+        if len(set(axes(self.statistic))) < len(axes(self.statistic)):
+            raise ValueError("statistic: two of its axes are the same column; name two")
 
     @property
     def controls(self) -> list[Selector]:
         """The one control, or those of which the best is taken."""
-        return self.control.get("best_of", [self.control])
+        return self.control.get("best_of", [self.control] if self.control else [])
+
+    @property
+    def control_at(self) -> tuple[str, str]:
+        """Metric and point at which the control is read."""
+        return self.control_metric or self.metric, self.control_point or self.point
 
 
 def _check_selector(value: Selector) -> Selector:
@@ -176,22 +223,36 @@ def undecidable(claim: Claim, frame: pd.DataFrame) -> str | None:
         if tables.matching(frame, selector).empty:
             arms = ", ".join(sorted(frame["arm"].unique()))
             return f"{name}={selector}: no planned run has these values; use one of the arms {arms} at planned levels"
+    if absent := [key for key in axes(claim.statistic) if key not in frame.columns]:
+        known = ", ".join(c for c in frame.columns if c not in tables.IDENTITY)
+        return f"statistic: {absent[0]} is no swept key of this experiment; use one of {known or '(none is swept)'}"
     try:
         parts = expand(claim, frame)
     except UserError as error:
         return str(error)
-    return None if parts else f"control={claim.control}: no planned run at the levels of the treatment; plan some"
+    if not parts:
+        return f"control={claim.control}: no planned run at the levels of the treatment; plan some"
+    for part in parts:
+        sides = [tables.matching(frame, selector) for selector in (part.treatment, *part.controls)]
+        units = [set(side[tables.UNIT].itertuples(index=False, name=None)) for side in sides]
+        if not set.intersection(*units):
+            return f"control={part.control}: has no pair in common with the treatment; give both the same seeds"
+        for side in sides:
+            if part.statistic and (why := unfit(part.statistic, side, part.reference, part.margin)):
+                return why
+    return None
 
 
 def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
     """`claim` once for each swept level that its selectors leave open, with the level in selectors and id.
 
-    A level that both sides have varies on both together; one that only the treatment has varies there alone.
+    A level that both sides have varies on both together; one that only the treatment has varies there alone; what a
+    statistic runs along stays open.
 
     Raises:
         UserError: a control has several levels that the treatment has not: which one is meant cannot be told.
     """
-    keys = [key for key in frame.columns if key not in tables.IDENTITY]
+    keys = [key for key in frame.columns if key not in tables.IDENTITY and key not in axes(claim.statistic)]
 
     def open_keys(selector: Selector) -> list[str]:
         rows = tables.matching(frame, selector)
@@ -216,7 +277,7 @@ def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
         changed = {
             "id": f"{claim.id}@{suffix}",
             "treatment": claim.treatment | level,
-            "control": {"best_of": controls} if "best_of" in claim.control else controls[0],
+            "control": {"best_of": controls} if "best_of" in claim.control else next(iter(controls), {}),
         }
         found.append(claim.model_copy(update=changed))
     return found

@@ -5,9 +5,10 @@ python -m experiments.claims check results       recompute every claims.json fro
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import UserError, statistics, store
+from experiments import UserError, shapes, statistics, store
 from experiments import table as tables
 from experiments.claim_files import FOLDER, Claim, Selector, check, expand, load, quoted_series
+from experiments.shape_files import Form, Needed, Parameter, axes
 
 __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_series", "recompute"]
 
 BOUNDED = ("em", "em_format_free", "accuracy")  # metrics between 0 and 1
 EDGE = 0.02  # where both arms are this near to 0, or to 1, a bounded metric cannot tell them apart
 FEWEST_BASES = 6  # fewer base models than this say nothing about others
-DECISIVE = ("kind", "metric", "point", "scale", "treatment", "control", "margin", "scope", "not_comparable")
+NO_GAIN = 0.1  # a control that gained less than this share of what it usually gains is no measure of another's gain
+FITTED = 4  # digits of a fitted figure that any machine finds again
+DECISIVE = (
+    "kind", "metric", "point", "scale", "treatment", "control", "control_metric", "control_point", "statistic",
+    "reference", "margin", "scope", "not_comparable",
+)  # fmt: skip
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -35,7 +42,7 @@ class Measured:
     """What the runs say about one claim before several claims are weighed against each other."""
 
     control: Selector
-    estimate: statistics.Estimate | None = None
+    estimate: statistics.Estimate | statistics.Location | None = None
     pairs: int = 0
     bases: int = 0
     mean: float | None = None
@@ -48,7 +55,24 @@ class Measured:
         """See `statistics.p_value`; None without an interval."""
         if self.estimate is None:
             return None
-        return float(statistics.p_value(claim.kind, self.estimate, claim.margin, self.open_above, self.open_below))
+        if isinstance(self.estimate, statistics.Location):
+            return self.estimate.p_value(claim.kind, claim.margin, claim.reference)
+        e = replace(self.estimate, mean=self.estimate.mean - claim.reference)
+        return float(statistics.p_value(claim.kind, e, claim.margin, self.open_above, self.open_below))
+
+    def pairs_needed(self, claim: Claim, level: float) -> int | None:
+        """See `statistics.pairs_needed`; across base models as many pairs on each as there are now."""
+        e = self.estimate
+        if e is None:
+            return None
+        if isinstance(e, statistics.Location):
+            found = e.pairs_needed(claim.kind, claim.margin, claim.reference, level)
+        else:
+            mean = float(e.mean) - claim.reference
+            found = statistics.pairs_needed(claim.kind, mean, float(e.sd), e.blocks, claim.margin, level)
+        if found is None or claim.scope != "across":
+            return found
+        return math.ceil(found * self.pairs / self.bases)
 
 
 def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
@@ -56,14 +80,18 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     plan = tables.planned(table)
     if why := claim.not_comparable:
         return Measured(claim.control, reason=why.reason, notes=[f"to decide it: {why.command}"])
+    for key in set(axes(claim.statistic)) - set(plan.columns):
+        return Measured(claim.control, reason=f"no run was planned along {key}")
     for selector in (claim.treatment, *claim.controls):
         if set(selector) - set(plan.columns) or tables.matching(plan, selector).empty:
             return Measured(claim.control, reason=f"no run was planned for {_name(selector)}")
+    if claim.statistic:
+        return _shape(claim, table)
     control, notes = _best_control(claim, table, best)
     if control is None:
         return Measured(claim.control, reason=notes[0])
     treated = _by_unit(table, claim.treatment, claim.metric, claim.point)
-    controlled = _by_unit(table, control, claim.metric, claim.point)
+    controlled = _by_unit(table, control, *claim.control_at)
     both = treated.add_suffix("_t").join(controlled.add_suffix("_c"), how="inner").sort_index()
     wanted = _units(tables.matching(plan, claim.treatment)) & _units(tables.matching(plan, control))
     found = Measured(control, pairs=len(both), bases=len({base for _, base in both.index}), notes=notes)
@@ -73,13 +101,45 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     if both["runs_t"].nunique() + both["runs_c"].nunique() > 2:
         found.notes.append("some pairs average fewer draws than others")
     if both.empty:
-        found.reason = f"no pair has {claim.metric} at {claim.point} for both arms"
+        figures = dict.fromkeys([(claim.metric, claim.point), claim.control_at])
+        found.reason = f"no pair has {' and '.join(f'{m} at {p}' for m, p in figures)} for both arms"
         return found
+    if claim.scale == "gain_share":
+        starts = (
+            _by_unit(table, selector, metric, "step:0")["value"].reindex(both.index).to_numpy(float)
+            for selector, metric in ((claim.treatment, claim.metric), (control, claim.control_at[0]))
+        )
+        both["start_t"], both["start_c"] = starts
     _differences(claim, found, both)
     if claim.point == "to_full":
         _censor(claim, found, table, both.index)
-    if claim.point == "best_val":
-        _short_curves(claim, found, table)
+    _short_curves(claim, found, table)
+    return found
+
+
+def _shape(claim: Claim, table: pd.DataFrame) -> Measured:
+    """`measure` for a claim with a statistic."""
+    found = Measured(claim.control)
+    across = claim.scope == "across"
+    assert claim.statistic is not None
+    try:
+        selectors = claim.treatment, claim.control
+        shaped, grid = shapes.shape(claim.statistic, table, *selectors, claim.metric, claim.point, across)
+    except shapes.Unfit as why:
+        found.reason = str(why)
+        return found
+    found.pairs, found.bases = len(grid.units), len({base for _, base in grid.units})
+    found.mean, found.notes = shaped.mean, shaped.notes
+    means = grid.values.mean(0)
+    if across and found.bases < FEWEST_BASES:
+        found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
+    elif edge := _edge(claim.metric, means.min(), means.max()):
+        found.reason = f"all levels are within {EDGE} of {edge}: there is no room to differ in"
+    elif shaped.location is not None:
+        found.estimate = shaped.location
+    elif shaped.each is not None:
+        _estimate(found, shaped.each, shaped.bases, False)  # across, the values are those of bases already
+    _short_curves(claim, found, table)
     return found
 
 
@@ -89,7 +149,14 @@ def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
     if claim.scale == "log_ratio" and min(t.min(), c.min()) <= 0:
         found.reason = "a ratio needs values above 0 in every pair"
         return
-    d = np.log(t) - np.log(c) if claim.scale == "log_ratio" else t - c
+    if claim.scale == "gain_share":
+        t, c = t - both["start_t"].to_numpy(float), c - both["start_c"].to_numpy(float)
+        if why := _no_gain(claim.control_at[0], t, c):
+            found.reason = why
+            return
+        d = t / c
+    else:
+        d = np.log(t) - np.log(c) if claim.scale == "log_ratio" else t - c
     bases = both.index.get_level_values("seed_base").to_numpy()
     across = claim.scope == "across"
     found.mean = float(np.mean([d[bases == base].mean() for base in np.unique(bases)]) if across else d.mean())
@@ -97,16 +164,34 @@ def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
         found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
     elif len(d) < 2:
         found.reason = "one pair has no spread; run at least two"
-    elif (both["ids_t"] == both["ids_c"]).all():
+    elif claim.control_at == (claim.metric, claim.point) and (both["ids_t"] == both["ids_c"]).all():
         found.reason = "treatment and control are the same runs"
-    elif edge := _edge(claim.metric, t.mean(), c.mean()):
+    elif edge := _edge(claim.metric, both["value_t"].mean(), both["value_c"].mean()):
         found.reason = f"both arms are within {EDGE} of {edge}: there is no room to differ in"
     else:
-        e = statistics.estimate(d, bases, across)
-        if e.se <= 1e-9 * np.abs(d).max():
-            found.reason = "the pairs do not differ at all, so their spread is unknown; run more"
-        else:
-            found.estimate = e
+        _estimate(found, d, bases, across)
+
+
+def _estimate(found: Measured, d: np.ndarray, bases: Sequence[Any] | np.ndarray, across: bool) -> None:
+    """Set the estimate where the pairs have a spread."""
+    if len(d) < 2:
+        found.reason = "one pair has no spread; run at least two"
+        return
+    e = statistics.estimate(d, bases, across)
+    if e.se <= 1e-9 * np.abs(d).max():
+        found.reason = "the pairs do not differ at all, so their spread is unknown; run more"
+    else:
+        found.estimate = e
+
+
+def _no_gain(metric: str, t: np.ndarray, c: np.ndarray) -> str | None:
+    """Why the control's gains are no measure of the treatment's."""
+    if not np.isfinite(np.stack([t, c])).all():
+        return "some pair has no figure at step:0, from which gains are counted"
+    least = max(NO_GAIN * float(np.median(np.abs(c))), EDGE if metric.partition("/")[2] in BOUNDED else 0.0)
+    if (np.abs(c) <= least).any() or len(set(np.sign(c))) > 1:
+        return "a share of the control's gain is undefined: in some pair the control gained next to nothing"
+    return None
 
 
 def _edge(metric: str, t: float, c: float) -> str | None:
@@ -131,9 +216,12 @@ def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index)
 
 def _short_curves(claim: Claim, found: Measured, table: pd.DataFrame) -> None:
     """Say where a best point is the last of its curve: a longer curve might have had a better one."""
-    for side, selector in (("treatment", claim.treatment), ("control", found.control)):
+    sides = [("treatment", claim.treatment, claim.metric, claim.point), ("control", found.control, *claim.control_at)]
+    for side, selector, metric, at in sides:
+        if at != "best_val" or not selector:
+            continue
         best, end = (
-            tables.matching(tables.measured(table, claim.metric, point), selector)
+            tables.matching(tables.measured(table, metric, point), selector)
             .drop_duplicates("run_id")
             .set_index("run_id")["tokens"]
             for point in ("best_val", "end")
@@ -203,7 +291,7 @@ def judge(
 
 def _expand(claim: Claim, plan: pd.DataFrame) -> list[Claim]:
     """`expand`, but a claim that does not fit the runs stays, to be reported as undecided."""
-    if set(chain(claim.treatment, *claim.controls)) - set(plan.columns):
+    if set(chain(claim.treatment, axes(claim.statistic), *claim.controls)) - set(plan.columns):
         return [claim]
     return expand(claim, plan) or [claim]
 
@@ -212,17 +300,17 @@ def _entry(
     claim: Claim, part: Claim, m: Measured, p: float | None, level: float | None, best: tables.Best, experiment: str
 ) -> dict[str, Any]:
     low = high = needed = None
+    digits = FITTED if isinstance(part.statistic, (Parameter, Form, Needed)) else 6
     verdict, notes = "inconclusive", [*([m.reason] if m.reason else []), *m.notes]
     if part.not_comparable:
         verdict = "not_comparable"
     elif m.estimate is not None and level is not None:
-        low, high = (_short(float(end)) for end in m.estimate.interval(level))
+        low, high = (_short(float(end), digits) for end in m.estimate.interval(level))
         low, high = None if m.open_below else low, None if m.open_above else high
-        bounds = -np.inf if low is None else low, np.inf if high is None else high
+        bounds = -np.inf if low is None else low - part.reference, np.inf if high is None else high - part.reference
         verdict = statistics.decide(part.kind, *bounds, part.margin)
         if verdict == "inconclusive" and not (m.open_above or m.open_below):
-            e = m.estimate
-            needed = statistics.pairs_needed(part.kind, float(e.mean), float(e.sd), e.blocks, part.margin, level)
+            needed = m.pairs_needed(part, level)
     return {
         "id": part.id,
         "title": part.title,
@@ -237,12 +325,14 @@ def _entry(
         "treatment": part.treatment,
         "control": m.control,
         "pairs": m.pairs,
-        "estimate": _short(m.mean),
+        "statistic": part.statistic and part.statistic.model_dump(mode="json"),
+        "reference": part.reference,
+        "estimate": _short(m.mean, digits),
         "ci_low": low,
         "ci_high": high,
         "level": None if low is None and high is None else _short(level),
         "margin": part.margin,
-        "p": _short(p),
+        "p": _short(p, digits),
         "verdict": verdict,
         "size": _size(part.quoted.effect, low, high),
         "scope": _scope(part, m),
@@ -252,9 +342,9 @@ def _entry(
     }
 
 
-def _short(value: float | None) -> float | None:
-    """Six digits: more are noise, and differ between machines."""
-    return None if value is None else float(f"{value:.6g}")
+def _short(value: float | None, digits: int = 6) -> float | None:
+    """Six digits, of fits fewer: more are noise, and differ between machines."""
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def _size(effect: float | None, low: float | None, high: float | None) -> str | None:
@@ -299,7 +389,8 @@ def changed(entries: Iterable[Mapping[str, Any]], folder: Path = FOLDER) -> list
     for definition in {e["definition"]["id"]: e["definition"] for e in entries}.values():
         if (folder / f"{definition['id']}.yaml").exists():
             now = load([definition["id"]], folder)[0].model_dump(mode="json")
-            found += [f"{definition['id']}.{key}" for key in DECISIVE if now[key] != definition[key]]
+            then = {key: definition.get(key, Claim.model_fields[key].default) for key in DECISIVE}
+            found += [f"{definition['id']}.{key}" for key in DECISIVE if now[key] != then[key]]
     return found
 
 

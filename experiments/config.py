@@ -189,6 +189,8 @@ def essence(config: Config) -> dict[str, Any]:
     tree = config.model_dump(mode="json", exclude={"tracking", "store", "arm"})
     seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
     del tree["data"]["root"]  # says where companions are looked for; what is found is named by its content
+    if config.data.facts == "all":
+        del tree["data"]["facts"]
     for name in ("primary", "mode"):  # what a report leads with
         tree["evaluation"].pop(name, None)
     # what came later and is off is no part of a run, so that older runs keep their ids
@@ -266,11 +268,20 @@ def _values(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def _pairs(own: list[Any] | None, asked: list[int] | None, pairs: int) -> set[int]:
+    """Which pairs a block has: of those that were asked for, its own; all where it says nothing."""
+    if own is None:
+        return set(asked or range(pairs))
+    chosen = set(range(min(own[0], pairs)) if len(own) == 1 else own)
+    return chosen & set(asked) if asked else chosen
+
+
 def expand(blocks: Iterable[Mapping[str, Any]], axes: Mapping[str, Iterable[Any]], pairs: int) -> list[dict[str, Any]]:
     """The cells of an experiment, one whole pair of arms after the other.
 
     Args:
-        blocks: each maps keys to a value or a list of values; the axes of a block are crossed, blocks are added.
+        blocks: each maps keys to a value or a list of values; the axes of a block are crossed, blocks are added. A
+            block's own `seed.pair` says which pairs it has: n stands for the first n, a list for those in it.
         axes: key to values from the command line. They take the place of the same key in every block, except that
             `arm` chooses among the blocks' arms where it can: `arm=full` is not "every recipe under the name full".
         pairs: `seed.pair` runs over range(pairs) unless it is an axis.
@@ -285,9 +296,13 @@ def expand(blocks: Iterable[Mapping[str, Any]], axes: Mapping[str, Iterable[Any]
         ]
         if kept:
             merged, _ = kept, given.pop("arm")
+    asked = given.pop("seed.pair", None)
+    of_block = [_pairs(block.pop("seed.pair", None), asked, pairs) for block in merged]
     cells = []
-    for pair in given.pop("seed.pair", range(pairs)):
-        for block in merged:
+    for pair in asked or sorted(set().union(*of_block)):
+        for block, some in zip(merged, of_block, strict=True):
+            if pair not in some:
+                continue
             levels = {**block, **given}
             for combination in itertools.product(*levels.values()):
                 cells.append({**dict(zip(levels, combination, strict=True)), "seed.pair": pair})

@@ -22,12 +22,13 @@ from datasets import Dataset
 from curate import UserError, microworld
 from curate.duplicate import duplicate
 from curate.example import column, load_pool, pool_hash, render
+from curate.microworld import theory
 from curate.noise import corrupt
 from curate.rewrite import rewrite
 from curate.scoring import Models, score
 from curate.select import select
 from train.batches import Row
-from train.finetune import Curve, Point, finetune
+from train.finetune import Curve, Point, finetune, spikes
 from train.models import load_causal_lm, with_lora
 
 from . import prepare, store
@@ -45,6 +46,7 @@ from .suites.build import Suite, build_suites
 from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
 from .suites.generation import SUITE, Outputs, speak
+from .suites.memorised import memorised, row_groups
 
 
 @dataclass
@@ -66,6 +68,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     before = before_training(config, base, model, tokenizer, suites)
     if config.model.lora is not None:
         model = with_lora(model, config.model.lora, config.seed.train)
+    expected = best_predictor(config)
+    groups = row_groups(subset.rows, config.data.template, config.seed.train) if _has_exact_answers(config) else {}
     metrics: dict[str, Any] = {"step:0": before.metrics}
     items = [{"point": "step:0", **item} for item in before.items]
     with store.MetricsLog(folder) as log:
@@ -74,6 +78,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             # the same questions at every point, the last one too: else points could not be compared
             found = _evaluate(config, model, tokenizer, suites, everything=False)
             name = f"step:{point.step}"
+            by_heart = memorised(model, tokenizer, groups, **_sizes(config)) if groups else {}
+            beside = expected | ({"memorised": by_heart} if by_heart else {})
+            beside["train"] = {"loss": {"value": point.loss, "n": min(20, point.step)}}
+            found.metrics.update(beside)
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
             for suite, values in found.metrics.items():
@@ -85,7 +93,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
 
             if point.last:
                 everything = _evaluate(config, model, tokenizer, suites, everything=True)
-                metrics["end"] = everything.metrics
+                metrics["end"] = everything.metrics | beside
                 items.extend({"point": "end", **item} for item in everything.items)
                 if spoken := _spoken(config, model, tokenizer, suites):
                     metrics["end"][SUITE] = spoken.metrics
@@ -96,6 +104,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
         check_moved(items, suites)
+    found, judged = spikes(curve.losses, config.training.warmup)
+    metrics["end"]["train"] = {**metrics["end"]["train"], "spikes": {"value": float(found), "n": judged}}
+    lines = [f"{step},{loss!r}" for step, loss in enumerate(curve.losses, 1)]
+    store.write_atomic(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]))
     record = _record(config, subset, curve, metrics)
     pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     if config.model.save:
@@ -151,7 +163,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
     data = config.data
     if data.name == "microworld":
-        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.styles), 0
+        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts, data.styles), 0
     assert data.path  # checked with the config
     loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
     if data.rows is None:
@@ -163,8 +175,8 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
 
 
 @lru_cache(maxsize=8)
-def _world_pool(world: int, rows: int, seed: int, styles: bool) -> Dataset:
-    return microworld.build_pool(microworld.build_world(world), rows, seed, styles)
+def _world_pool(world: int, rows: int, seed: int, facts: str, styles: bool) -> Dataset:
+    return microworld.build_pool(microworld.build_world(world), rows, seed, facts, styles)
 
 
 @lru_cache(maxsize=1)
@@ -276,10 +288,39 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     asked = config.evaluation.items if everything else config.evaluation.point_items
     found = evaluate(model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length)
     if everything and config.model.kind == "micro":
-        n = len(microworld.cloze(microworld.build_world(config.seed.world)))
-        known = prepare.cloze(model, tokenizer, world=config.seed.world)
-        found.metrics[prepare.KNOWS] = {band: {"value": value, "n": n} for band, value in known.items()}
+        found.metrics[prepare.KNOWS] = prepare.cloze_cells(model, tokenizer, world=config.seed.world)
     return found
+
+
+def _has_exact_answers(config: Config) -> bool:
+    """Whether the rows are the world's: of known noise, and short enough to be asked for word for word."""
+    return config.data.name == "microworld"
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    return {"max_length": config.training.max_length, "token_budget": config.evaluation.token_budget}
+
+
+def best_predictor(config: Config) -> dict[str, Any]:
+    """The suite `theory`: what an ideal learner of the noisy pool, before any selection, would show in the OOD suites.
+
+    `entropy_first` is the closed form of the metric of that name, over the questions for a single fact.
+    """
+    if not _has_exact_answers(config):
+        return {}
+    world, parts = microworld.build_world(config.seed.world), config.evaluation.suites.values()
+    items = [
+        item
+        for part in parts
+        if part.ood and part.world
+        for item in microworld.build_suite(world, part.world, config.evaluation.items)
+    ]
+    pool, _ = clean_pool(config)
+    value = theory.entropy_first(world, pool, items, kind=config.noise.kind, rate=config.noise.rate)
+    if value is None:
+        return {}
+    n = sum(item.category in microworld.SINGLE for item in items)
+    return {"theory": {"entropy_first": {"value": value, "n": n}}}
 
 
 def _spoken(config: Config, model: Any, tokenizer: Any, suites: list[Suite]) -> Outputs | None:

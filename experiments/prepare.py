@@ -71,18 +71,29 @@ def _pretrain(out: Path, config: Config, say: Callable[[str], None]) -> None:
 
 
 def cloze(model: Any, tokenizer: Any, *, world: int) -> dict[str, float]:
-    """Share of the world's facts that the model completes greedily, by band of exposure, and of all `shown` ones."""
+    """Share of the world's facts that the model completes greedily, by band of exposure, and of all `shown` ones.
+
+    `nll_*` of the same bands is the mean nats per token of the value after the declarative statement.
+    """
+    return {name: cell["value"] for name, cell in cloze_cells(model, tokenizer, world=world).items()}
+
+
+def cloze_cells(model: Any, tokenizer: Any, *, world: int) -> dict[str, dict[str, float]]:
+    """The same as {name: {value, n}}, n being the facts of the band."""
     from .suites.teacher_forced import Question, answer
 
     probes = microworld.cloze(microworld.build_world(world))
     questions = [Question(p.prompt, p.value, stop=(".",)) for p in probes]
-    found = answer(model, tokenizer, questions, max_length=64, token_budget=8192).em_format_free
-    bands: dict[str, list[bool]] = {}
-    for probe, right in zip(probes, found, strict=True):
-        bands.setdefault(probe.band, []).append(bool(right))
-        if probe.band != "never":
-            bands.setdefault("shown", []).append(bool(right))
-    return {band: sum(hits) / len(hits) for band, hits in sorted(bands.items())}
+    found = answer(model, tokenizer, questions, max_length=64, token_budget=8192)
+    bands: dict[str, list[int]] = {}
+    for at, probe in enumerate(probes):
+        for band in (probe.band,) if probe.band == "never" else (probe.band, "shown"):
+            bands.setdefault(band, []).append(at)
+    known = {band: float(found.em_format_free[at].mean()) for band, at in sorted(bands.items())}
+    nats = {f"nll_{band}": float(found.nats[at].sum() / found.tokens[at].sum()) for band, at in sorted(bands.items())}
+    return {
+        name: {"value": value, "n": len(bands[name.removeprefix("nll_")])} for name, value in (known | nats).items()
+    }
 
 
 def reward_folder(config: Config) -> Path:

@@ -5,7 +5,7 @@ undercovers at ten pairs or fewer). Several claims of one experiment share the r
 step-down (Holm 1979, Scand. J. Statist. 6:65), which `levels` turns into one level for each claim's interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,87 @@ def estimate(differences: np.ndarray, bases: Sequence[Any] | np.ndarray, across:
     residual = d - (d @ member / member.sum(0))[..., index]
     sd = np.sqrt((residual**2).sum(-1) / (n - blocks))
     return Estimate(d.mean(-1), sd, sd / np.sqrt(n), n - blocks, blocks)
+
+
+def jackknife(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> tuple[float, np.ndarray]:
+    """A statistic of all pairs together and its pseudo-values, one a pair, which `estimate` takes as differences.
+
+    Pseudo-values (Tukey 1958; Miller 1974, Biometrika 61:1): n times the statistic of all less n - 1 times that of all
+    but one. Of a mean they are the values themselves. They serve statistics that are smooth in the means; the place of
+    a maximum is none (see `locate`).
+
+    Args:
+        statistic: of the mean over pairs, an array like one of `values`.
+        values: (n, ...) one array for each pair.
+    """
+    n, whole = len(values), statistic(values.mean(0))
+    without = [statistic(np.delete(values, i, axis=0).mean(0)) for i in range(n)]
+    return whole, n * whole - (n - 1) * np.array(without)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Which of several levels has the best mean: the set of those that may have it, and its span as an interval."""
+
+    levels: np.ndarray  # ascending
+    out: np.ndarray  # the risk from which on each level is excluded
+    mean: float  # the level with the best mean
+    gap: np.ndarray  # by how much each level is worse than that one
+    sd: np.ndarray  # of that difference, as `Estimate.sd`
+    blocks: int
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """The lowest and the highest level that may be best, with probability `level` that the best one is kept."""
+        kept = self.levels[self.out >= 1 - level]
+        return float(kept.min()), float(kept.max())
+
+    def p_value(self, kind: str, margin: float, reference: float = 0.0) -> float:
+        """As `p_value`: the smallest risk at which the interval gives a verdict."""
+        return min(
+            (float(self.out[far].max(initial=0.0)) for far in self._beyond(kind, margin, reference)), default=1.0
+        )
+
+    def pairs_needed(self, kind: str, margin: float, reference: float, level: float) -> int | None:
+        """As `pairs_needed`: how many would exclude every level that stands against the verdict of the best one."""
+        best = self.levels == self.mean
+        far = [far for far in self._beyond(kind, margin, reference) if not far[best].any()]
+        share = 1 - 2 * (1 - level) / (len(self.levels) - 1)
+        counts = [
+            [pairs_needed("greater", self.gap[i], self.sd[i], self.blocks, 0.0, share) for i in np.flatnonzero(f)]
+            for f in far
+        ]
+        known = [max(found) for found in counts if found and None not in found]  # type: ignore[type-var]
+        return min(known, default=None)  # type: ignore[type-var]
+
+    def _beyond(self, kind: str, margin: float, reference: float) -> list[np.ndarray]:
+        """For each verdict but inconclusive that some level has by itself: which levels stand against it."""
+        said = [decide(kind, x, x, margin) for x in self.levels - reference]
+        # two levels that contradict from opposite sides have what lies between them in their span
+        said = [f"{v} {x > reference}" if v == "contradicted" else v for v, x in zip(said, self.levels, strict=True)]
+        return [np.array(said) != verdict for verdict in sorted(set(said) - {"inconclusive"})]
+
+
+def locate(values: np.ndarray, bases: Sequence[Any] | np.ndarray, levels: np.ndarray, rising: bool) -> Location:
+    """The level with the best mean and those that may be it: all but those that another level beats.
+
+    Levels are compared pairwise by paired t tests, each level with all the others at a common risk (Bonferroni), as
+    multiple comparisons with the best are (Hsu 1984, Ann. Statist. 12:1136). Nothing is assumed of the shape between
+    the levels; delete-one variances are dishonest here, since the place of a maximum jumps.
+
+    Args:
+        values: (n, levels) one row for each pair.
+        bases: n labels, see `estimate`.
+        levels: (levels,) their places.
+        rising: whether larger values are better.
+    """
+    order = np.argsort(levels)
+    v, places = (1 if rising else -1) * np.asarray(values, float)[:, order], np.asarray(levels, float)[order]
+    e = estimate(v.T[None, :, :] - v.T[:, None, :], bases)  # [i, j]: by how much j is better than i
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beaten = np.where(e.se > 0, stats.t.sf(e.mean / e.se, e.df), 1.0)
+    best = int(np.argmax(v.mean(0)))
+    out = np.minimum(1.0, (len(places) - 1) * beaten.min(1))
+    return Location(places, out, float(places[best]), e.mean[:, best], e.sd[:, best], e.blocks)
 
 
 def decide(kind: str, low: float, high: float, margin: float) -> str:

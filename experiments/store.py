@@ -3,9 +3,15 @@
 <root>/<run id>/config.yaml      what was asked for (secrets left out), written first
                 metrics.jsonl    the curve, a line a measurement, flushed as it is made
                 items.parquet    per-item results
+                losses.csv       the training loss of every step
                 record.json      written last and atomically: its presence means done
                 failed.json      why there is no record
 <root>/cache/                    what runs share (base models, reward models, scores), by content
+
+    python -m experiments.store export FOLDER [EXPERIMENT ...]     finished runs and reports, in compact form
+    python -m experiments.store import FOLDER                      takes them up here; what is there stays
+
+Both take store.root=FOLDER (default runs).
 """
 
 import json
@@ -13,8 +19,9 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -202,3 +209,33 @@ def cached_folder(path: Path, build: Callable[[Path], None]) -> Path:
             build(part)
             os.replace(part, path)
     return path
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line above; returns the exit code."""
+    from experiments import exchange
+
+    given = [argument for argument in arguments if argument.startswith("store.root=")]
+    root = Path(given[-1].removeprefix("store.root=") if given else "runs")
+    match [argument for argument in arguments if argument not in given]:
+        case ["export", folder, *names]:
+            for name, runs in exchange.export(root, Path(folder), names).items():
+                print(f"{name}: {runs} runs")
+            return 0
+        case ["import", folder]:
+            taken, known = exchange.take_in(root, Path(folder))
+            print(f"{taken} runs taken into {root}, {known} were there already")
+            return 0
+        case _:
+            print(__doc__)
+            return 2
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")

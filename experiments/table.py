@@ -11,6 +11,7 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
     cost/censored                1 where that was never reached: the minutes are then those of the whole curve
 """
 
+import gzip
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -211,8 +212,9 @@ def write(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A table that `write` wrote, every float as it was."""
-    text = Path(path).read_text(encoding="utf-8")
+    """A table that `write` wrote, every float as it was; of `runs.csv` also the packed form that is published."""
+    packed = Path(f"{path}.gz")
+    data = gzip.decompress(packed.read_bytes()) if packed.exists() and not path.exists() else path.read_bytes()
     return pd.read_csv(
-        io.StringIO(text), keep_default_na=False, na_values=[""], float_precision="round_trip", dtype={"run_id": str}
+        io.BytesIO(data), keep_default_na=False, na_values=[""], float_precision="round_trip", dtype={"run_id": str}
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import set_seed
@@ -17,13 +18,17 @@ from .config import TrainingConfig
 
 @dataclass(frozen=True)
 class Point:
-    """Where on the curve: optimiser steps done, epochs, tokens seen (padding not counted), training seconds so far."""
+    """Where on the curve: optimiser steps done, epochs, tokens seen (padding not counted), training seconds so far.
+
+    `loss` is the mean training loss of the last 20 steps, in nats a response token.
+    """
 
     step: int
     epoch: float
     tokens: int
     train_s: float
     last: bool
+    loss: float
 
 
 @dataclass
@@ -33,6 +38,28 @@ class Curve:
     points: list[Point] = field(default_factory=list)
     row_tokens: int = 0  # of one pass over the rows
     eval_s: float = 0.0
+    losses: list[float] = field(default_factory=list)  # of every optimiser step, nats a response token
+
+
+SPIKE_WINDOW, SPIKE_WIDTH = 25, 6.0
+
+
+def spikes(losses: Sequence[float], warmup: int) -> tuple[int, int]:
+    """How many steps after the warm-up are loss spikes, and of how many steps that could be said.
+
+    A spike is a loss above median + 6 * 1.4826 * MAD of the 25 losses before it: six standard deviations of a normal
+    sample, by estimates that neither the fall of the loss nor an earlier spike pulls along. The first 25 steps have
+    no such window.
+    """
+    values = np.asarray(losses, float)
+    if len(values) <= SPIKE_WINDOW:
+        return 0, 0
+    windows = np.lib.stride_tricks.sliding_window_view(values, SPIKE_WINDOW)[:-1]
+    median = np.median(windows, 1)
+    deviation = 1.4826 * np.median(np.abs(windows - median[:, None]), 1)
+    high = values[SPIKE_WINDOW:] > median + SPIKE_WIDTH * deviation
+    judged = high[max(0, warmup - SPIKE_WINDOW) :]
+    return int(judged.sum()), len(judged)
 
 
 Evaluate = Callable[[Any, Point], None]
@@ -85,6 +112,7 @@ def finetune(
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.losses = curve.losses
         trainer.add_callback(_Points(trainer, points_of(training, steps), evaluate, curve))
         model.config.use_cache = False
         trainer.train()
@@ -93,9 +121,10 @@ def finetune(
 
 
 class _CompletionTrainer(Trainer):
-    """Loss on responses only, and a count of the tokens that were seen."""
+    """Loss on responses only, with what it was at every step, and a count of the tokens that were seen."""
 
     tokens = 0
+    losses: list[float]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         self.tokens += int(inputs["attention_mask"].sum())
@@ -105,6 +134,9 @@ class _CompletionTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise NotFinite(self.state.global_step + 1)
+        if self.state.global_step == len(self.losses):
+            self.losses.append(0.0)
+        self.losses[-1] += float(loss)  # the losses of a step's micro-batches sum up to its own
         return loss
 
 
@@ -126,6 +158,7 @@ class _Points(TrainerCallback):
             tokens=self.trainer.tokens,
             train_s=now - self.started - self.curve.eval_s,
             last=state.global_step == state.max_steps,
+            loss=float(np.mean(self.curve.losses[-20:])),
         )
         self.curve.points.append(point)
         model = kwargs["model"]

@@ -2,16 +2,18 @@
 
 from .pool import build_pool, preference_pairs
 from .styles import OTHER, STYLES, style_of
-from .suites import OOD, SUITES, Item, build_suite, majority_baseline
-from .text import Cloze, cloze, stream
+from .suites import FACTS, OOD, SUITES, Item, build_suite, majority_baseline
+from .text import Cloze, bands, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
-from .world import VERSION, World, build_world
+from .world import SINGLE, VERSION, World, build_world
 
 __all__ = [
+    "FACTS",
     "FORMAT_TOKENS",
     "OOD",
     "OTHER",
     "PARAPHRASES",
+    "SINGLE",
     "SPECIAL",
     "STYLES",
     "SUITES",
@@ -20,6 +22,7 @@ __all__ = [
     "Cloze",
     "Item",
     "World",
+    "bands",
     "build_pool",
     "build_suite",
     "build_world",

@@ -1,5 +1,8 @@
 """Instruction rows of the world: the fine-tuning pool and the reward model's preference pairs."""
 
+import functools
+from typing import Any
+
 import numpy as np
 from datasets import Dataset
 
@@ -7,27 +10,38 @@ from ..errors import UserError
 from ..example import make_pool
 from . import wording as say
 from .styles import STYLES, styled
+from .text import Fact, bands
 from .world import SINGLE, SKILLS, World, generator, operand_split, skill_cases, synonyms, values
 
 SHARES = {"single": 0.73, "pair": 0.15, "skill": 0.12}  # pairs are the rare, hard stratum
+KNOWN = {"known": ("top", "middle"), "rare": ("rare",), "unknown": ("never",)}  # by the bands of exposure
 REASON_SHARE = 0.3  # of the single questions: the response gives its reason, so that lengths vary
 
 
-def build_pool(world: World, rows: int, seed: int, styles: bool = False) -> Dataset:
+def build_pool(world: World, rows: int, seed: int, facts: str = "all", styles: bool = False) -> Dataset:
     """`rows` instruction rows with unique prompts about fine-tuning entities, their held-out facts never asked.
 
     Every row carries `category` (single, pair or the skill's name) and `near_miss`, a wrong answer of the right kind.
+
+    `facts` other than all asks only for facts that pre-training states often (known), rarely (rare) or never
+    (unknown), one at a time: a pair would bring in facts of other bands, so single questions take the pairs' share.
+
     With `styles` the same questions have the same answers in the six styles of `styles.STYLES`, each as often as the
     others among singles, pairs and skills, half of its rows long; without, they are plain or give a reason.
     """
     rng = generator(world.seed, seed, "pool")
-    wanted = {kind: round(rows * share) for kind, share in SHARES.items()}
+    shares = SHARES if facts == "all" else {**SHARES, "single": SHARES["single"] + SHARES["pair"], "pair": 0.0}
+    wanted = {kind: round(rows * share) for kind, share in shares.items()}
     wanted["single"] += rows - sum(wanted.values())
+    singles: Any = _singles
+    if facts != "all":
+        only = {fact for fact, band in bands(world).items() if band in KNOWN[facts]}
+        singles = functools.partial(_singles, only=only)
     made: list[dict[str, str]] = []
-    for kind, cases in (("single", _singles), ("pair", _pairs), ("skill", _skills)):
+    for kind, cases in (("single", singles), ("pair", _pairs), ("skill", _skills)):
         possible = cases(world, "sft", rng)
         if len(possible) < wanted[kind]:
-            largest = int(len(possible) / SHARES[kind])
+            largest = int(len(possible) / shares[kind])
             raise UserError(f"data.rows: {rows} is more than the world holds; give at most {largest}")
         drawn = [possible[i] for i in rng.choice(len(possible), wanted[kind], replace=False)]
         made += [_restyled(row, i) for i, row in enumerate(drawn)] if styles else drawn
@@ -88,11 +102,11 @@ def _another(rng: np.random.Generator, world: World, attribute: str, value: str)
     return closed[rng.integers(len(closed))]
 
 
-def _singles(world: World, split: str, rng: np.random.Generator) -> list[dict[str, str]]:
+def _singles(world: World, split: str, rng: np.random.Generator, only: set[Fact] | None = None) -> list[dict[str, str]]:
     rows = []
     for entity in world.of(split):
         for attribute in SINGLE:
-            if attribute in world.held_out.get(entity, ()):
+            if attribute in world.held_out.get(entity, ()) or (only is not None and (entity, attribute) not in only):
                 continue
             value = world.facts[entity, attribute]
             for question in say.SINGLE_QUESTIONS["seen"]:

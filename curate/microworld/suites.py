@@ -1,6 +1,6 @@
 """Evaluation items of the world, disjoint from every pool: one in-distribution suite, three kinds of OOD, validation.
 
-Only facts that pre-training states are asked: nobody can know the others.
+Only facts that pre-training states are asked: nobody can know the others. The suite `facts_never` asks for just those.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import wording as say
+from .text import bands
 from .world import SINGLE, SKILLS, World, generator, operand_split, skill_cases, synonyms
 
 OOD = ("entity", "wording", "composition")
-SUITES = ("validation", "id", *OOD)
+FACTS = ("facts_top", "facts_middle", "facts_rare", "facts_never")  # by how often pre-training states the fact
+SUITES = ("validation", "id", *OOD, *FACTS)
 SKILL_SHARE_OF_ID = 0.2
 
 
@@ -40,6 +42,8 @@ def build_suite(world: World, name: str, items: int) -> list[Item]:
         return _take(rng, _held_out_facts(world, "test", (0, 1, 2)), items)
     if name == "composition":
         return _take(rng, _pairs(world, "test", "test"), items)
+    if name in FACTS:
+        return _take(rng, _facts(world, name.removeprefix("facts_")), items)
     raise ValueError(f"evaluation.suites: no suite {name!r}; give some of {', '.join(SUITES)}")
 
 
@@ -92,6 +96,20 @@ def _held_out_facts(world: World, group: str, names: tuple[int, ...]) -> list[It
         if world.shown(e, a)
         for question in say.SINGLE_QUESTIONS[group]
         for i in names
+    ]
+
+
+def _facts(world: World, wanted: str) -> list[Item]:
+    """Questions in seen wordings for the facts of a band that no pool asks for, about known and unknown entities."""
+    asked = [(e, a) for e, attributes in world.held_out.items() for a in attributes]
+    asked += [(e, a) for e in world.of("test") for a in SINGLE]
+    band = bands(world)
+    return [
+        _single(world, e, a, question, synonyms(a)[i])
+        for e, a in asked
+        if band[e, a] == wanted
+        for question in say.SINGLE_QUESTIONS["seen"]
+        for i in (0, 1)
     ]
 
 

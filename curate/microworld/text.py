@@ -56,16 +56,23 @@ def stream(world: World, rng: random.Random) -> Iterator[str]:
             yield _pick(rng, say.STATEMENTS).format(a=name, e=entity, v=value)
 
 
-def cloze(world: World) -> list[Cloze]:
-    """Every fact as a probe, by its first name, with the band of its exposure."""
+def bands(world: World) -> dict[Fact, str]:
+    """Every fact's band of exposure: the `top` and the `rare` fifth of the shown facts, `middle` between, `never`."""
     weights = sorted((w for w in world.exposure.values() if w > 0), reverse=True)
     fifth = len(weights) // 5
-    probes = []
-    for (entity, attribute), value in world.facts.items():
-        w = world.exposure[entity, attribute]
-        band = "never" if w == 0 else "top" if w >= weights[fifth - 1] else "rare" if w < weights[-fifth] else "middle"
-        probes.append(Cloze(say.CLOZE.format(a=synonyms(attribute)[0], e=entity), value, band))
-    return probes
+    return {
+        fact: "never" if w == 0 else "top" if w >= weights[fifth - 1] else "rare" if w < weights[-fifth] else "middle"
+        for fact, w in world.exposure.items()
+    }
+
+
+def cloze(world: World) -> list[Cloze]:
+    """Every fact as a probe, by its first name, with the band of its exposure."""
+    band = bands(world)
+    return [
+        Cloze(say.CLOZE.format(a=synonyms(attribute)[0], e=entity), value, band[entity, attribute])
+        for (entity, attribute), value in world.facts.items()
+    ]
 
 
 def _cumulative(world: World, facts: list[Fact]) -> list[float]:

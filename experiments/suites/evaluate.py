@@ -27,8 +27,11 @@ def evaluate(
     """Ask the first `items` questions of each suite; the suite `ood` is the mean of the OOD suites.
 
     `exact` suites give em (the greedy answer is the gold one, in its format), em_format_free (right after the
-    format), nll (mean nats per gold answer token). `likelihood` suites give nll (mean over all tokens), nll_answer
-    (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over another's).
+    format), nll (mean nats per gold answer token), entropy (mean over answers of the predictive distribution's mean
+    entropy in nats at the value tokens), entropy_first (at the first of them), confident (share of the answers at
+    whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
+    tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
+    another's).
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
@@ -57,13 +60,24 @@ def _mean(name: str, values: dict[str, np.ndarray]) -> float:
     return float(values[name].mean())
 
 
-def _ask(model: Any, tokenizer: Any, questions: Sequence[Any], config: EvaluationConfig, max_length: int) -> Answers:
-    return answer(model, tokenizer, questions, max_length=max_length, token_budget=config.token_budget)
+def _ask(
+    model: Any, tokenizer: Any, questions: Sequence[Any], config: EvaluationConfig, max_length: int, **keys: bool
+) -> Answers:
+    return answer(model, tokenizer, questions, max_length=max_length, token_budget=config.token_budget, **keys)
 
 
 def _exact(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
-    found = _ask(model, tokenizer, suite.questions[:items], config, max_length)
-    return {"em": found.em, "em_format_free": found.em_format_free, "nats": found.nats, "tokens": found.tokens}
+    found = _ask(model, tokenizer, suite.questions[:items], config, max_length, predictive=True)
+    assert found.entropy is not None and found.entropy_first is not None and found.top_first is not None
+    return {
+        "em": found.em,
+        "em_format_free": found.em_format_free,
+        "entropy": found.entropy,
+        "entropy_first": found.entropy_first,
+        "confident": found.top_first > 0.5,
+        "nats": found.nats,
+        "tokens": found.tokens,
+    }
 
 
 def _likelihood(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):

@@ -30,24 +30,42 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens."""
+    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens.
+
+    Of the predictive distribution, where asked for: `entropy` is its entropy in nats, the mean over the answer's value
+    tokens (those after the format and before the end), `entropy_first` at the first of them, `top_first` the
+    probability of the likeliest token there.
+    """
 
     em: np.ndarray
     em_format_free: np.ndarray
     nats: np.ndarray
     tokens: np.ndarray
+    entropy: np.ndarray | None = None
+    entropy_first: np.ndarray | None = None
+    top_first: np.ndarray | None = None
 
 
 @torch.inference_mode()
-def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_length: int, token_budget: int) -> Answers:
+def answer(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    max_length: int,
+    token_budget: int,
+    predictive: bool = False,
+) -> Answers:
     """Ask all questions, longest together, at most `token_budget` padded tokens a pass.
 
-    Likelihood is over the answer's tokens, with the end of text where `stop` is empty.
+    Likelihood is over the answer's tokens, with the end of text where `stop` is empty. `predictive` also looks at the
+    whole distribution over the vocabulary at the value tokens, in the same pass.
     """
     device = next(model.parameters()).device
     n = len(questions)
     em, free = np.zeros(n, bool), np.zeros(n, bool)
     nats, tokens = np.zeros(n), np.zeros(n, int)
+    entropy, entropy_first, top_first = (np.zeros(n) if predictive else None for _ in range(3))
     encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
     stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
     formats = {
@@ -62,7 +80,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_len
         best = logits.argmax(-1)
         # plain lists: slicing a tensor for every answer would take longer than the forward pass
         said, wanted, cost = best.tolist(), targets.tolist(), losses.double().tolist()
-        start = 0
+        start, valued = 0, []
         for i, count in zip(indices, (batch["labels"][:, 1:] != IGNORED).sum(1).tolist(), strict=True):
             question, end = questions[i], start + count
             right = [a == b for a, b in zip(said[start:end], wanted[start:end], strict=True)]
@@ -71,8 +89,25 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_len
             em[i] = all(right[:-1]) and ended
             free[i] = all(right[formats[question.given] : -1])
             nats[i], tokens[i] = sum(counted), len(counted)
+            first = start + min(formats[question.given], max(0, count - 2))  # an answer that is all format: its last
+            valued.append((first, max(end - 1, first + 1)))
             start = end
-    return Answers(em, free, nats, tokens)
+        if entropy is not None and entropy_first is not None and top_first is not None:
+            entropy[indices], entropy_first[indices], top_first[indices] = _predictive(logits, valued)
+    return Answers(em, free, nats, tokens, entropy, entropy_first, top_first)
+
+
+def _predictive(logits: torch.Tensor, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean entropy over each span of positions, entropy at its first and the largest probability there, (spans,)."""
+    rows = torch.tensor([row for start, end in spans for row in range(start, end)], device=logits.device)
+    logs = logits[rows].float().log_softmax(-1)
+    chances = logs.exp()
+    # x log x is 0 at 0, where a masked logit would make it not a number
+    entropy = -(chances * logs.clamp_min(-1e4)).sum(-1).double().cpu().numpy()
+    sizes = np.array([end - start for start, end in spans])
+    firsts = np.cumsum(sizes) - sizes
+    top = chances[torch.from_numpy(firsts).to(logits.device)].amax(-1).double().cpu().numpy()
+    return np.add.reduceat(entropy, firsts) / sizes, entropy[firsts], top
 
 
 def _passes(order: list[int], encoded: list[dict[str, list[int]]], token_budget: int):

@@ -108,6 +108,7 @@ DIFFERENT = [
     ("learning rate", ["training.lr=0.001"], ["training.lr=0.002"]),
     ("reward model's training", ["arm=filtered", "model.reward.lr=0.1"], ["arm=filtered", "model.reward.lr=0.2"]),
     ("copies", ["arm=full"], ["arm=duplicated"]),
+    ("facts", ["data.facts=known"], ["data.facts=unknown"]),
     ("oracle and random", ["arm=oracle"], ["arm=random"]),
 ]
 
@@ -120,6 +121,13 @@ def test_what_does_not_matter_does_not_change_the_id(configured, one, two):
 @pytest.mark.parametrize(("one", "two"), [pair[1:] for pair in DIFFERENT], ids=[pair[0] for pair in DIFFERENT])
 def test_what_matters_changes_the_id(configured, one, two):
     assert run_id(configured(*one)) != run_id(configured(*two))
+
+
+def test_a_pool_of_all_facts_needs_no_mention(configured):
+    assert "facts" not in essence(configured())["data"]
+    assert essence(configured("data.facts=rare"))["data"]["facts"] == "rare"
+    with pytest.raises(UserError, match=r"facts=known: only the embedded world"):
+        configured("data=file", "data.path=x.jsonl", "+data.facts=known")
 
 
 def test_the_name_of_an_arm_does_not_change_the_id(configured):
@@ -194,6 +202,19 @@ def test_arms_on_the_command_line_choose_among_the_blocks():
     ]
     # an arm that no block has takes the place of theirs
     assert {c["arm"] for c in expand(blocks, {"arm": ["new"]}, 1)} == {"new"}
+
+
+def test_a_block_may_have_fewer_pairs_or_others():
+    blocks = [{"arm": "full"}, {"arm": "random", "seed.pair": 2}, {"arm": "longest", "seed.pair": [3, 5]}]
+    cells = expand(blocks, {}, 3)
+    assert [(c["arm"], c["seed.pair"]) for c in cells] == [
+        ("full", 0), ("random", 0), ("full", 1), ("random", 1), ("full", 2), ("longest", 3), ("longest", 5),
+    ]  # fmt: skip
+    # never more than the experiment has, which `debug=tiny` lowers
+    assert [(c["arm"], c["seed.pair"]) for c in expand(blocks[:2], {}, 1)] == [("full", 0), ("random", 0)]
+    # what is asked for on the command line is taken from what there is
+    asked = expand(blocks, {"seed.pair": [1, 3]}, 3)
+    assert [(c["arm"], c["seed.pair"]) for c in asked] == [("full", 1), ("random", 1), ("full", 3), ("longest", 3)]
 
 
 def test_without_blocks_the_axes_are_all_there_is():

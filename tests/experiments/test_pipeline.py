@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curate import UserError
+from curate import UserError, microworld
 from curate.example import column, make_pool
 from experiments import pipeline, prepare, store
 from experiments.config import run_id, validate
@@ -50,6 +50,9 @@ def test_a_record_holds_what_others_rely_on(make):
         record["cost"]["tokens_seen"] == record["points"]["step:6"]["tokens"] > record["points"]["step:3"]["tokens"] > 0
     )
     assert "cloze" in record["metrics"]["end"]
+    assert {"entropy", "entropy_first", "confident"} <= set(record["metrics"]["step:0"]["ood"])
+    assert 0 < record["metrics"]["end"]["theory"]["entropy_first"]["value"] < 3
+    assert record["metrics"]["end"]["theory"] == record["metrics"]["best_val"]["theory"]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} == {3, 6}
     items = pq.read_table(folder / "items.parquet").to_pylist()
@@ -72,6 +75,68 @@ def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
         del record[part], again[part]
     assert store.canonical(record) == store.canonical(again)
     assert (folder / "metrics.jsonl").read_bytes() == log
+
+
+def test_the_best_predictor_of_a_clean_pool_is_sure(make):
+    assert pipeline.best_predictor(make())["theory"]["entropy_first"]["value"] == 0.0
+    assert pipeline.best_predictor(make("noise=off_format", "noise.rate=1.0")) == {}
+    rates = [0.2, 0.6]
+    low, high = (pipeline.best_predictor(make("noise=near_miss", f"noise.rate={r}"))["theory"] for r in rates)
+    assert low["entropy_first"]["n"] == high["entropy_first"]["n"] == 24  # entity and wording, not composition
+    assert 0 < low["entropy_first"]["value"] < high["entropy_first"]["value"]
+
+
+def test_what_is_known_before_and_after_is_told_by_band(make):
+    from train.models import load_causal_lm
+
+    record, _ = run(make("noise=mixture", "seed.pair=1"))
+    bands = {"top", "middle", "rare", "never", "shown"}
+    for point in ("step:0", "end"):
+        known = record["metrics"][point]["cloze"]
+        assert set(known) == bands | {f"nll_{band}" for band in bands}
+        assert [known[band]["n"] for band in ("top", "never", "shown")] == [307, 384, 1536]
+        assert known["nll_top"]["n"] == 307
+    assert record["metrics"]["step:0"]["cloze"]["nll_shown"] != record["metrics"]["end"]["cloze"]["nll_shown"]
+    model, tokenizer = load_causal_lm(prepare.build_base(make("seed.pair=1")))
+    plain = prepare.cloze(model.eval(), tokenizer, world=0)
+    assert plain == {k: v["value"] for k, v in record["metrics"]["step:0"]["cloze"].items()}
+    nats, tokens = 0.0, 0
+    for probe in [p for p in microworld.cloze(microworld.build_world(0)) if p.band == "rare"]:
+        ids = tokenizer(f"{probe.prompt} {probe.value}", add_special_tokens=False, return_tensors="pt")["input_ids"]
+        start = len(probe.prompt.split())
+        logs = model(input_ids=ids).logits[0].log_softmax(-1)
+        nats -= sum(logs[i - 1, ids[0, i]].item() for i in range(start, ids.shape[1]))
+        tokens += ids.shape[1] - start
+    assert plain["nll_rare"] == pytest.approx(nats / tokens, abs=1e-4)
+
+
+def test_facts_are_asked_by_what_pretraining_stated(make):
+    record, _ = run(make("evaluation=microworld_facts", "data.facts=unknown"))
+    for band in microworld.FACTS:
+        assert {"em", "nll", "entropy", "confident"} <= set(record["metrics"]["end"][band])
+    assert record["metrics"]["end"]["ood"]["em"]["n"] == 3 * 12
+
+
+def test_the_training_loss_is_told(make):
+    record, folder = run(make("noise=mixture", "seed.pair=1"))
+    lines = (folder / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,loss" and [line.split(",")[0] for line in lines[1:]] == list("123456")
+    losses = [float(line.split(",")[1]) for line in lines[1:]]
+    train = {point: record["metrics"][point]["train"] for point in ("step:3", "step:6", "end")}
+    assert train["step:3"]["loss"] == {"value": pytest.approx(np.mean(losses[:3])), "n": 3}
+    assert train["end"] == {"loss": train["step:6"]["loss"], "spikes": {"value": 0.0, "n": 0}}
+    assert set(train["step:6"]) == {"loss"}
+
+
+def test_training_rows_are_asked_for_at_every_point(make):
+    noisy, _ = run(make("noise=mixture", "seed.pair=1"))
+    groups = {"noisy", "noisy_truth", "clean", "unique", "nll_noisy", "nll_noisy_truth", "nll_clean"}
+    for point in ("step:3", "step:6", "best_val", "end"):
+        assert set(noisy["metrics"][point]["memorised"]) == groups
+    assert noisy["metrics"]["end"]["memorised"] == noisy["metrics"]["step:6"]["memorised"]
+    assert "memorised" not in noisy["metrics"]["step:0"]
+    copied, _ = run(make("arm=duplicated", "duplication.rate=0.5"))
+    assert set(copied["metrics"]["end"]["memorised"]) == {"clean", "copied", "nll_clean"}
 
 
 def test_arms_of_a_pair_share_base_noise_and_order(make):

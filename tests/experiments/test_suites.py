@@ -10,7 +10,7 @@ from curate import UserError
 from experiments.suites.build import build_suites, load_questions
 from experiments.suites.config import EvaluationConfig
 from experiments.suites.evaluate import evaluate
-from experiments.suites.teacher_forced import Question, answer
+from experiments.suites.teacher_forced import Question, _predictive, answer
 from train.batches import Row
 from train.config import TrainingConfig
 from train.finetune import finetune
@@ -90,6 +90,32 @@ def test_likelihood_is_that_of_the_plain_forward_pass_whatever_the_batch(tokeniz
     assert small.tokens[3] == ids.shape[1] - 3
 
 
+def test_entropy_is_that_of_the_value_tokens(tokenizer, half_trained):
+    model, rows = half_trained
+    asked = [Question(r.prompt, r.response, stop=("<eos>", "w1")[: i % 2], given="ok :") for i, r in enumerate(rows)]
+    found = answer(model, tokenizer, asked, max_length=64, token_budget=200, predictive=True)
+    for i in (2, 3, 5, 8):
+        ids = tokenizer(f"{rows[i].prompt} {rows[i].response}", add_special_tokens=False, return_tensors="pt")
+        chances = model(input_ids=ids["input_ids"]).logits[0].softmax(-1).double()
+        each = -(chances * chances.log()).sum(-1)[4:-1]  # <q> w <a> ok and then : , after which the value comes
+        assert len(each) == 1 + i % 3
+        assert found.entropy[i] == pytest.approx(each.mean().item(), abs=1e-4)
+        assert found.entropy_first[i] == pytest.approx(each[0].item(), abs=1e-4)
+        assert found.top_first[i] == pytest.approx(chances[4].max().item(), abs=1e-4)
+    assert 0 < found.top_first.min() < 0.5 < found.top_first.max() < 1
+    plain = answer(model, tokenizer, asked, max_length=64, token_budget=200)
+    assert plain.entropy is None and np.array_equal(plain.nats, found.nats)
+
+
+def test_a_sure_model_has_no_entropy_and_an_even_one_the_most():
+    logits = torch.zeros(5, 8)
+    logits[0, 3] = logits[1, 2] = 200.0
+    mean, first, top = _predictive(logits, [(0, 1), (1, 3), (2, 5)])
+    np.testing.assert_allclose(mean, [0, np.log(8) / 2, np.log(8)], atol=1e-6)
+    np.testing.assert_allclose(first, [0, 0, np.log(8)], atol=1e-6)
+    np.testing.assert_allclose(top, [1, 1, 1 / 8], atol=1e-6)
+
+
 def evaluation(tmp_path, metrics, **keys):
     suites = {
         "validation": {"path": str(tmp_path / "v.jsonl"), "ood": False, "metrics": metrics},
@@ -122,6 +148,9 @@ def test_ood_is_the_mean_of_the_ood_suites_and_a_users_file_is_a_suite(files, to
     assert m["ood"]["em"]["value"] == pytest.approx((m["a"]["em"]["value"] + m["b"]["em"]["value"]) / 2)
     assert m["ood"]["em"]["n"] == m["a"]["em"]["n"] + m["b"]["em"]["n"] == 26
     of_a = [i for i in found.items if i["suite"] == "a"]
+    for name in ("entropy", "entropy_first", "confident"):
+        assert m["a"][name]["value"] == pytest.approx(np.mean([i[name] for i in of_a]))
+        assert m["ood"][name]["n"] == 26
     assert m["a"]["em"]["value"] == pytest.approx(np.mean([i["em"] for i in of_a]))
     assert m["a"]["nll"]["value"] == pytest.approx(sum(i["nats"] for i in of_a) / sum(i["tokens"] for i in of_a))
     few = evaluate(model, tokenizer, suites, config, items=5, max_length=64)
@@ -136,7 +165,7 @@ def test_gap_is_what_the_right_prompt_is_worth(files, tokenizer, half_trained, m
     fresh = evaluate(make_model().eval(), tokenizer, suites, config, items=100, max_length=64).metrics["ood"]
     assert tuned["gap"]["value"] > 0.3 > abs(fresh["gap"]["value"])
     assert tuned["nll"]["value"] < fresh["nll"]["value"]
-    assert "em" not in tuned
+    assert not {"em", "entropy", "confident"} & set(tuned)
 
 
 def test_self_instructs_layout_is_unfolded_and_bad_files_are_named(tmp_path):

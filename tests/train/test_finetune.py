@@ -1,12 +1,13 @@
 """Fine-tuning: it learns, repeats itself bit for bit, keeps to its budget, and trains what it should."""
 
+import numpy as np
 import pytest
 import torch
 
 from train import UserError
 from train.batches import Row
 from train.config import TrainingConfig
-from train.finetune import NotFinite, finetune, points_of, steps_of
+from train.finetune import NotFinite, finetune, points_of, spikes, steps_of
 
 ROWS = [Row(f"<q> w{i} <a>", f"ok : w{(7 * i + 3) % 40}") for i in range(40)]
 
@@ -113,3 +114,32 @@ def test_lora_trains_a_fraction_and_leaves_the_rest(tokenizer, make_model):
     for key, value in before.items():
         kept = after[next(k for k in after if k.endswith(key) or k.replace(".base_layer", "").endswith(key))]
         assert torch.equal(kept, value), key
+
+
+def test_the_losses_of_all_steps_are_kept(tokenizer, make_model):
+    from train.batches import collate, encode, response_loss
+
+    model = make_model()
+    same = [ROWS[0]] * 8  # one batch, whatever the order
+    first = response_loss(model, collate(encode(tokenizer, same, 16), tokenizer.pad_token_id)).item()
+    curve, _ = tune(model, tokenizer, same)
+    assert len(curve.losses) == 12 and curve.losses[0] == pytest.approx(first, abs=1e-5)
+    assert curve.losses[-1] < first
+    assert curve.points[0].loss == pytest.approx(sum(curve.losses[:4]) / 4)
+    whole, _ = tune(make_model(), tokenizer, steps=30, batch_size=8)
+    parts, _ = tune(make_model(), tokenizer, steps=30, batch_size=8, accumulate=4)
+    assert whole.losses == pytest.approx(parts.losses, rel=1e-3)
+    assert whole.points[-1].loss == pytest.approx(sum(whole.losses[10:]) / 20)
+
+
+def test_spikes_are_counted_by_the_stated_rule():
+    rng = np.random.default_rng(0)
+    calm = (3 * np.exp(-np.arange(300) / 60) + 0.3 + 0.05 * rng.standard_normal(300)).tolist()
+    assert spikes(calm, 10) == (0, 275)
+    jumped = [loss + 1.0 * (step in (5, 100, 101, 250)) for step, loss in enumerate(calm)]
+    assert spikes(jumped, 10) == (3, 275)  # step 5 has no window before it
+    assert spikes(jumped, 150) == (1, 150)
+    window = [1.0, 2.0, 3.0, 4.0, 5.0] * 5  # median 3, MAD 1
+    bar = 3 + 6 * 1.4826
+    assert spikes([*window, bar + 1e-6], 0) == (1, 1) and spikes([*window, bar - 1e-6], 0) == (0, 1)
+    assert spikes(window, 0) == (0, 0)

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from curate import UserError, microworld
+from curate.example import pool_hash
 from curate.microworld import text, wording
 from curate.microworld import world as w
 
@@ -106,12 +107,16 @@ def test_nothing_leaks():
     asked = suites()
     instructions = {name: {i.instruction for i in items} for name, items in asked.items()}
     trained = set().union(*(set(pool(seed)["instruction"]) for seed in range(4)))
+    for facts in ("known", "rare", "unknown"):
+        trained |= set(microworld.build_pool(WORLD, 1000, 0, facts)["instruction"])
     preferred = {p["instruction"] for p in microworld.preference_pairs(WORLD, 0)}
     assert not trained & preferred
     for name, prompts in instructions.items():
         assert not prompts & trained, name
         assert not prompts & preferred, name
-    for a, b in itertools.combinations(instructions, 2):
+    for a, b in itertools.combinations([name for name in instructions if name not in microworld.FACTS], 2):
+        assert not instructions[a] & instructions[b], (a, b)
+    for a, b in itertools.combinations(microworld.FACTS, 2):
         assert not instructions[a] & instructions[b], (a, b)
     entities = {s: set(WORLD.of(s)) for s in w.SPLITS}
     assert sum(map(len, entities.values())) == len(set.union(*entities.values())) == 240
@@ -146,6 +151,46 @@ def test_suites_ask_only_what_pretraining_states():
         entity = (set(item.instruction.split()) & set(WORLD.entities)).pop()
         assert WORLD.shown(entity, item.category)
         assert item.answer == f"ok : {WORLD.facts[entity, item.category]}"
+
+
+OF_NAME = {name: attribute for attribute in w.SINGLE for name in w.synonyms(attribute)}
+
+
+def fact_of(prompt):
+    entity = [word for word in prompt.split() if word in WORLD.split]
+    attribute = {OF_NAME[word] for word in prompt.split() if word in OF_NAME}
+    return (*entity, *attribute) if len(attribute) == 1 else None
+
+
+def test_questions_of_a_band_are_about_its_facts():
+    band = microworld.bands(WORLD)
+    assert collections.Counter(band.values()) == {"top": 307, "middle": 923, "rare": 306, "never": 384}
+    assert min(WORLD.exposure[f] for f in band if band[f] == "top") > max(
+        WORLD.exposure[f] for f in band if band[f] == "middle"
+    )
+    assert [p.band for p in microworld.cloze(WORLD)] == [band[fact] for fact in WORLD.facts]
+    for name in microworld.FACTS:
+        items = microworld.build_suite(WORLD, name, 10_000)
+        facts = {fact_of(i.instruction) for i in items}
+        assert len(facts) > 80 and {band[f] for f in facts} == {name.removeprefix("facts_")}
+        assert all(i.answer == f"ok : {WORLD.facts[fact_of(i.instruction)]}" for i in items)
+
+
+@pytest.mark.parametrize(("facts", "bands"), [("known", {"top", "middle"}), ("rare", {"rare"}), ("unknown", {"never"})])
+def test_a_pool_may_keep_to_what_the_base_knows_or_does_not(facts, bands):
+    band = microworld.bands(WORLD)
+    rows = microworld.build_pool(WORLD, 1000, 0, facts)
+    kinds = collections.Counter(rows["category"])
+    assert len(set(rows["instruction"])) == 1000 and kinds["single"] == 880 and kinds["pair"] == 0
+    asked = {fact_of(row["instruction"]) for row in rows if row["category"] == "single"}
+    assert None not in asked and {band[fact] for fact in asked} == bands
+    with pytest.raises(UserError, match=r"data\.rows: 4096000 .* at most \d+"):
+        microworld.build_pool(WORLD, 4096000, 0, facts)
+
+
+def test_all_facts_is_the_pool_as_it_was():
+    assert pool()["id"][:] == microworld.build_pool(WORLD, 4096, 0, "all")["id"][:]
+    assert pool_hash(pool()) == "6a4b41f9fe296f7b"
 
 
 def test_majority_baselines_are_low():
