@@ -38,6 +38,7 @@ class DataConfig(_Config):
     pairs_valid: str | None = None
     template: dict[str, str]
     paraphrases: list[str] = []
+    styles: bool = False
 
     @field_validator("template")
     @classmethod
@@ -64,6 +65,8 @@ class DataConfig(_Config):
             raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
         if self.name != "microworld" and self.facts != "all":
             raise ValueError(f"facts={self.facts}: only the embedded world says which facts are known; set it to all")
+        if self.styles and self.name != "microworld":
+            raise ValueError(f"styles=true: {self.name} says what it says; only data=microworld has styles to choose")
         return self
 
 

@@ -193,6 +193,11 @@ def essence(config: Config) -> dict[str, Any]:
         del tree["data"]["facts"]
     for name in ("primary", "mode"):  # what a report leads with
         tree["evaluation"].pop(name, None)
+    # what came later and is off is no part of a run, so that older runs keep their ids
+    if config.evaluation.generate is None:
+        del tree["evaluation"]["generate"]
+    if not config.data.styles:
+        del tree["data"]["styles"]
 
     if config.noise.kind == "none" or config.noise.rate == 0:
         tree["noise"] = None

@@ -1,7 +1,7 @@
 """The published claims of all experiments in one table: what `results/README.md` shows, made from every claims.json.
 
-    python -m experiments.evidence results           write the table anew
-    python -m experiments.evidence check results     fail if it is not what the files say, or runs lack their record
+python -m experiments.evidence results           write the table anew
+python -m experiments.evidence check results     fail if it is not what the files say, or runs lack their record
 """
 
 import json
@@ -66,7 +66,9 @@ def faults(folder: Path) -> list[str]:
     found = []
     path = folder / "README.md"
     if path.exists() and _with_table(path, table(folder)) != path.read_text(encoding="utf-8"):
-        found.append(f"{path}: its table is not what the claims.json files give; python -m experiments.evidence {folder}")
+        found.append(
+            f"{path}: its table is not what the claims.json files give; python -m experiments.evidence {folder}"
+        )
     for records in sorted(folder.glob(f"*/{exchange.RECORDS}")):
         found += _unlike(records)
     return found

@@ -45,6 +45,7 @@ from .config import (
 from .suites.build import Suite, build_suites
 from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
+from .suites.generation import SUITE, Outputs, speak
 from .suites.memorised import memorised, row_groups
 
 
@@ -95,6 +96,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                 everything = _evaluate(config, model, tokenizer, suites, everything=True)
                 metrics["end"] = everything.metrics | beside
                 items.extend({"point": "end", **item} for item in everything.items)
+                if spoken := _spoken(config, model, tokenizer, suites):
+                    metrics["end"][SUITE] = spoken.metrics
+                    lines = [store.canonical(text, indent=None) for text in spoken.texts]
+                    store.write_atomic(folder / "outputs.jsonl", "\n".join(line.rstrip() for line in lines) + "\n")
 
         rows = training_rows(config, subset.rows)
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
@@ -159,7 +164,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
     data = config.data
     if data.name == "microworld":
-        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts), 0
+        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts, data.styles), 0
     assert data.path  # checked with the config
     loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
     if data.rows is None:
@@ -171,8 +176,8 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
 
 
 @lru_cache(maxsize=8)
-def _world_pool(world: int, rows: int, seed: int, facts: str) -> Dataset:
-    return microworld.build_pool(microworld.build_world(world), rows, seed, facts)
+def _world_pool(world: int, rows: int, seed: int, facts: str, styles: bool) -> Dataset:
+    return microworld.build_pool(microworld.build_world(world), rows, seed, facts, styles)
 
 
 @lru_cache(maxsize=1)
@@ -319,11 +324,20 @@ def best_predictor(config: Config) -> dict[str, Any]:
     return {"theory": {"entropy_first": {"value": value, "n": n}}}
 
 
+def _spoken(config: Config, model: Any, tokenizer: Any, suites: list[Suite]) -> Outputs | None:
+    """What the tuned model says in its own words, if that is asked for."""
+    asked = config.evaluation.generate
+    if asked is None:
+        return None
+    suite = next(s for s in suites if s.name == asked.suite)
+    return speak(model, tokenizer, suite, asked, config.seed.train)
+
+
 def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]) -> Evaluation:
     """The base model's evaluation, made once for all runs that start from it."""
     identity = {
         "base": base.name,
-        "evaluation": config.evaluation.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"generate"}),
         "template": config.data.template,
         "max_length": config.training.max_length,
         "suites": fingerprint([[s.name, *s.instructions] for s in suites]),

@@ -1,6 +1,7 @@
 """The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
+from .styles import OTHER, STYLES, style_of
 from .suites import FACTS, OOD, SUITES, Item, build_suite, majority_baseline
 from .text import Cloze, bands, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
@@ -10,9 +11,11 @@ __all__ = [
     "FACTS",
     "FORMAT_TOKENS",
     "OOD",
+    "OTHER",
     "PARAPHRASES",
     "SINGLE",
     "SPECIAL",
+    "STYLES",
     "SUITES",
     "TEMPLATE",
     "VERSION",
@@ -27,5 +30,6 @@ __all__ = [
     "majority_baseline",
     "preference_pairs",
     "stream",
+    "style_of",
     "vocabulary",
 ]

@@ -32,6 +32,16 @@ class BestPoint(_Strict):
     mode: Literal["max", "min"]
 
 
+class GenerateConfig(_Strict):
+    """What the tuned model is let answer in its own words at the end, and how often."""
+
+    suite: str
+    prompts: int = Field(gt=0)
+    samples: int = Field(gt=1)
+    max_new_tokens: int = Field(gt=0)
+    temperature: float = Field(gt=0)
+
+
 class EvaluationConfig(_Strict):
     """Suites by name, how many of their items are asked, and what counts as the best point."""
 
@@ -45,6 +55,7 @@ class EvaluationConfig(_Strict):
     mode: Literal["max", "min"]
     must_move: bool = False
     allow_overlap: list[str] = []
+    generate: GenerateConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -56,4 +67,14 @@ class EvaluationConfig(_Strict):
             raise ValueError("suites: none is marked ood: true; mark at least one")
         if "ood" in self.suites:
             raise ValueError("suites: 'ood' is the name of the mean of the OOD suites; choose another")
+        if self.generate is None:
+            return self
+        worlds = [name for name, suite in self.suites.items() if suite.world]
+        if self.generate.suite not in worlds:
+            raise ValueError(
+                f"generate.suite: {self.generate.suite!r} is no suite of the embedded world, whose styles are known;"
+                f" give one of {', '.join(worlds)}"
+            )
+        if "output" in self.suites:
+            raise ValueError("suites: 'output' is the name of what the model generates; choose another")
         return self

@@ -105,6 +105,15 @@ def test_quickstart_runs(cli, tmp_path):
     assert "18 done, 0 to do" in out
 
 
+def test_judge_bias_runs(cli, tmp_path):
+    code, _, err = cli("experiment=judge_bias")
+    assert code == 0, err
+    arms = {"random", "filtered", "biased_long", "biased_style", "biased_style_length_matched"}
+    judged = checked(tmp_path / "runs/tiny/reports/judge_bias", arms, 2)
+    assert len(judged) == 8
+    assert all(entry["pairs"] == 2 for entry in judged)
+
+
 def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_model):
     make_model().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
