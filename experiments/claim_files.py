@@ -66,6 +66,7 @@ class Claim(_Strict):
     control: Selector  # or {best_of: [selectors]}
     margin: float = Field(gt=0, allow_inf_nan=False)
     scope: Literal["these", "across"] = "these"
+    settled: bool = False  # both arms must have passed the evaluation's probe: no verdict from a run on its plateau
     not_comparable: NotComparable | None = None
 
     @field_validator("treatment")

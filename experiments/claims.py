@@ -17,14 +17,17 @@ import pandas as pd
 
 from experiments import UserError, statistics, store
 from experiments import table as tables
-from experiments.claim_files import FOLDER, Claim, Selector, check, expand, load, quoted_series
+from experiments.claim_files import FOLDER, MINUTES, Claim, Selector, check, expand, load, quoted_series
 
 __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_series", "recompute"]
 
-BOUNDED = ("em", "em_format_free", "accuracy")  # metrics between 0 and 1
+BOUNDED = ("em", "em_format_free", "accuracy", "consistent")  # metrics between 0 and 1
 EDGE = 0.02  # where both arms are this near to 0, or to 1, a bounded metric cannot tell them apart
 FEWEST_BASES = 6  # fewer base models than this say nothing about others
-DECISIVE = ("kind", "metric", "point", "scale", "treatment", "control", "margin", "scope", "not_comparable")
+PROBE = "cost/tokens_to_probe"
+# metrics that end with the curve where something never happened, and what says so: a metric and its point
+CENSORED = {**dict.fromkeys(MINUTES, ("cost/censored", "to_full")), PROBE: ("cost/probe_censored", "end")}
+DECISIVE = ("kind", "metric", "point", "scale", "treatment", "control", "margin", "scope", "not_comparable", "settled")
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -76,7 +79,9 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
         found.reason = f"no pair has {claim.metric} at {claim.point} for both arms"
         return found
     _differences(claim, found, both)
-    if claim.point == "to_full":
+    if claim.settled and (plateau := _unsettled(claim, table, both.index, control)):
+        found.estimate, found.reason = None, plateau
+    if claim.metric in CENSORED:
         _censor(claim, found, table, both.index)
     if claim.point == "best_val":
         _short_curves(claim, found, table)
@@ -117,16 +122,29 @@ def _edge(metric: str, t: float, c: float) -> str | None:
 
 def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index) -> None:
     """Open the end of the interval about which runs that never got there say nothing."""
+    unit = "minutes" if claim.point == "to_full" else "tokens"
     for side, selector in (("treatment", claim.treatment), ("control", found.control)):
-        values = _by_unit(table, selector, "cost/censored", "to_full")
+        values = _by_unit(table, selector, *CENSORED[claim.metric])
         never = int((values.loc[values.index.intersection(units), "value"] > 0).sum())
         if never:
             bound = "above" if side == "treatment" else "below"
             setattr(found, f"open_{bound}", True)
             found.notes.append(
-                f"censored: in {never} of {len(units)} pairs the {side} was never as good, so that its minutes are at"
+                f"censored: in {never} of {len(units)} pairs the {side} was never as good, so that its {unit} are at"
                 f" least those of its whole curve and the interval is open {bound}"
             )
+
+
+def _unsettled(claim: Claim, table: pd.DataFrame, units: pd.Index, control: Selector) -> str | None:
+    """Why a claim that needs both arms to have learnt their text cannot be judged; None if they have."""
+    for side, selector in (("treatment", claim.treatment), ("control", control)):
+        values = _by_unit(table, selector, *CENSORED[PROBE])["value"].reindex(units)
+        if never := int((values.isna() | (values > 0)).sum()):
+            return (
+                f"in {never} of {len(units)} pairs the {side} had not passed its probe by the end: what it still has to"
+                " learn is a matter of training time, and says nothing about sizes"
+            )
+    return None
 
 
 def _short_curves(claim: Claim, found: Measured, table: pd.DataFrame) -> None:
@@ -248,8 +266,13 @@ def _entry(
         "scope": _scope(part, m),
         "seeds_needed": needed,
         "note": "; ".join(notes),
-        "definition": {**claim.model_dump(mode="json"), "best": asdict(best)},
+        "definition": {**_definition(claim), "best": asdict(best)},
     }
+
+
+def _definition(claim: Claim) -> dict[str, Any]:
+    """The claim's keys; those that came later only where they are set, so that earlier evidence stays what it is."""
+    return {key: value for key, value in claim.model_dump(mode="json").items() if key != "settled" or value}
 
 
 def _short(value: float | None) -> float | None:
@@ -299,7 +322,7 @@ def changed(entries: Iterable[Mapping[str, Any]], folder: Path = FOLDER) -> list
     for definition in {e["definition"]["id"]: e["definition"] for e in entries}.values():
         if (folder / f"{definition['id']}.yaml").exists():
             now = load([definition["id"]], folder)[0].model_dump(mode="json")
-            found += [f"{definition['id']}.{key}" for key in DECISIVE if now[key] != definition[key]]
+            found += [f"{definition['id']}.{key}" for key in DECISIVE if now[key] != definition.get(key, False)]
     return found
 
 

@@ -1,6 +1,7 @@
 """The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
+from .prose import is_true, parse, probes, prose
 from .suites import OOD, SUITES, Item, build_suite, majority_baseline
 from .text import Cloze, cloze, stream
 from .wording import FORMAT_TOKENS, PARAPHRASES, SPECIAL, TEMPLATE, vocabulary
@@ -21,8 +22,12 @@ __all__ = [
     "build_suite",
     "build_world",
     "cloze",
+    "is_true",
     "majority_baseline",
+    "parse",
     "preference_pairs",
+    "probes",
+    "prose",
     "stream",
     "vocabulary",
 ]

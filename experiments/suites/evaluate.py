@@ -9,6 +9,7 @@ import numpy as np
 from .build import Suite
 from .config import EvaluationConfig
 from .teacher_forced import Answers, answer
+from .text import measure
 
 Metrics = dict[str, dict[str, dict[str, float]]]  # suite -> metric -> {value, n}
 
@@ -28,11 +29,16 @@ def evaluate(
 
     `exact` suites give em (the greedy answer is the gold one, in its format), em_format_free (right after the
     format), nll (mean nats per gold answer token). `likelihood` suites give nll (mean over all tokens), nll_answer
-    (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over another's).
+    (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over another's). For
+    `text` and `writing` see `text.measure`.
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
     for suite in suites:
+        if suite.metrics in ("text", "writing"):
+            metrics[suite.name], own = measure(model, tokenizer, suite, config, items, max_length)
+            rows += own
+            continue
         found = _exact if suite.metrics == "exact" else _likelihood
         values = found(model, tokenizer, suite, config, items, max_length)
         n = len(next(iter(values.values())))

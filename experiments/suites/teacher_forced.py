@@ -30,12 +30,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens."""
+    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens, and
+    how many of these are the most likely ones after what stands before them (`hits`).
+    """
 
     em: np.ndarray
     em_format_free: np.ndarray
     nats: np.ndarray
     tokens: np.ndarray
+    hits: np.ndarray
 
 
 @torch.inference_mode()
@@ -47,7 +50,7 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_len
     device = next(model.parameters()).device
     n = len(questions)
     em, free = np.zeros(n, bool), np.zeros(n, bool)
-    nats, tokens = np.zeros(n), np.zeros(n, int)
+    nats, tokens, hits = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
     encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
     stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
     formats = {
@@ -70,9 +73,9 @@ def answer(model: Any, tokenizer: Any, questions: Sequence[Question], *, max_len
             counted = cost[start : end - 1] if question.stop else cost[start:end]
             em[i] = all(right[:-1]) and ended
             free[i] = all(right[formats[question.given] : -1])
-            nats[i], tokens[i] = sum(counted), len(counted)
+            nats[i], tokens[i], hits[i] = sum(counted), len(counted), sum(right[: len(counted)])
             start = end
-    return Answers(em, free, nats, tokens)
+    return Answers(em, free, nats, tokens, hits)
 
 
 def _passes(order: list[int], encoded: list[dict[str, list[int]]], token_budget: int):
