@@ -78,6 +78,7 @@ class Claim(_Strict):
     reference: float = Field(0.0, allow_inf_nan=False)
     margin: float = Field(gt=0, allow_inf_nan=False)
     scope: Literal["these", "across", "auto"] = "auto"  # auto: across, where enough base models are planned
+    settled: bool = False  # both arms must have passed the evaluation's probe: no verdict from a run on its plateau
     not_comparable: NotComparable | None = None
 
     @field_validator("treatment")

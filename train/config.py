@@ -44,6 +44,22 @@ class PretrainingConfig(_Strict):
         return self
 
 
+class ScratchConfig(_Strict):
+    """A model that has read nothing, and its tokeniser; see train/scratch.py."""
+
+    hidden: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    head: int = Field(gt=0)
+    mlp: int = Field(gt=0)
+    vocabulary: int = Field(ge=300)
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.hidden % self.head:
+            raise ValueError(f"head: {self.head} does not divide hidden = {self.hidden}; give a divisor")
+        return self
+
+
 class TrainingConfig(_Strict):
     """Budget and optimiser of one run. Exactly one of steps, epochs and tokens is the budget."""
 
@@ -95,10 +111,11 @@ class RewardModelConfig(_Strict):
 class ModelConfig(_Strict):
     """The model that is fine-tuned."""
 
-    kind: Literal["micro", "smollm2", "hf"]
+    kind: Literal["micro", "smollm2", "hf", "scratch"]
     path: str | None = None
     lora: LoraConfig | None = None
     pretraining: PretrainingConfig | None = None
+    scratch: ScratchConfig | None = None
     reward: RewardModelConfig
     save: bool = False
 
@@ -108,4 +125,6 @@ class ModelConfig(_Strict):
             raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
         if self.kind == "micro" and self.pretraining is None:
             raise ValueError("pretraining: missing; model=micro needs it")
+        if (self.kind == "scratch") != (self.scratch is not None):
+            raise ValueError("scratch: its sizes belong to kind=scratch, and to no other; choose model=scratch")
         return self

@@ -316,7 +316,10 @@ def test_without_a_scope_the_planned_bases_name_it():
     rng = np.random.default_rng(0)
     scores = {"a": list(0.6 + 0.01 * rng.standard_normal(12)), "b": list(0.4 + 0.01 * rng.standard_normal(12))}
     for bases, scope in ((3, "these"), (5, "these"), (6, "across")):
-        named, left = one(table_of(scores, bases=bases), claim(scope=scope)), one(table_of(scores, bases=bases), claim())
+        named, left = (
+            one(table_of(scores, bases=bases), claim(scope=scope)),
+            one(table_of(scores, bases=bases), claim()),
+        )
         assert left["scope"] == named["scope"] and left["ci_low"] == named["ci_low"]
         assert left["definition"]["scope"] == "auto"
 
