@@ -141,7 +141,8 @@ def curate_subset(config: Config) -> Subset:
         chosen = select(noisy, seed=config.seed.select, scores=scores, **options)
     kept = noisy.select(chosen)
     if config.rewrite.by != "none":
-        kept = rewrite(noisy, np.setdiff1d(np.arange(len(noisy)), chosen), config.rewrite)
+        dropped = np.setdiff1d(np.arange(len(noisy)), chosen)
+        kept = rewrite(noisy, dropped, config.rewrite, cache=Path(config.store.root) / "cache")
     rows = duplicate(
         kept, seed=config.seed.select, templates=config.data.paraphrases, **config.duplication.model_dump()
     )
