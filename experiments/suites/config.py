@@ -44,6 +44,7 @@ class EvaluationConfig(_Strict):
     primary: str
     mode: Literal["max", "min"]
     must_move: bool = False
+    gradients: bool = False
     allow_overlap: list[str] = []
 
     @model_validator(mode="after")
