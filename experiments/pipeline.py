@@ -30,6 +30,7 @@ from curate.scoring import Models, score
 from curate.select import select
 from curate.text import load_stories
 from train.batches import Row
+from train.diagnostics import BATCHES, gradient_agreement
 from train.finetune import Curve, Point, finetune, spikes
 from train.models import load_causal_lm, trainable_share, with_lora
 
@@ -76,6 +77,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     groups = row_groups(subset.rows, config.data.template, config.seed.train) if _has_exact_answers(config) else {}
     metrics: dict[str, Any] = {"step:0": before.metrics}
     items = [{"point": "step:0", **item} for item in before.items]
+    rows = training_rows(config, subset.rows)
     with store.MetricsLog(folder) as log:
 
         def at_point(model: Any, point: Point) -> None:
@@ -85,6 +87,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             by_heart = memorised(model, tokenizer, groups, **_sizes(config)) if groups else {}
             beside = expected | ({"memorised": by_heart} if by_heart else {})
             beside["train"] = {"loss": {"value": point.loss, "n": min(20, point.step)}}
+            if config.evaluation.gradients:
+                beside["gradients"] = gradients_of(config, model, tokenizer, subset.rows, rows)
             found.metrics.update(beside)
             metrics[name] = found.metrics
             items.extend({"point": name, **item} for item in found.items)
@@ -104,7 +108,6 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                     lines = [store.canonical(text, indent=None) for text in spoken.texts]
                     store.write_atomic(folder / "outputs.jsonl", "\n".join(line.rstrip() for line in lines) + "\n")
 
-        rows = training_rows(config, subset.rows)
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
         check_moved(items, suites)
@@ -322,6 +325,24 @@ def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     if everything and config.model.kind == "micro":
         found.metrics[prepare.KNOWS] = prepare.cloze_cells(model, tokenizer, world=config.seed.world)
     return found
+
+
+def gradients_of(config: Config, model: Any, tokenizer: Any, subset: Dataset, rows: list[Row]) -> dict[str, Any]:
+    """The suite `gradients`: how far micro-batches of clean and of noisy rows pull in one direction."""
+    noisy = [kind is not None for kind in column(subset, "noise_kind")]
+    groups = {
+        name: [row for row, is_noisy in zip(rows, noisy, strict=True) if is_noisy is wanted]
+        for name, wanted in (("clean", False), ("noisy", True))
+    }
+    found = gradient_agreement(
+        model,
+        tokenizer,
+        groups,
+        tokens=config.training.tokens_trained,
+        max_length=config.training.max_length,
+        seed=config.seed.train,
+    )
+    return {name: {"value": value, "n": BATCHES} for name, value in found.items()}
 
 
 def _has_exact_answers(config: Config) -> bool:

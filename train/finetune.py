@@ -211,11 +211,10 @@ def _train_only(model: Any, tokenizer: Any, tokens: tuple[str, ...] | None) -> C
     With a tied matrix and a few thousand rows, the drift of the embeddings is what makes small models forget what
     they know; the rows of the format are the ones that a base has not learnt.
     """
-    weight = model.get_input_embeddings().weight
-    if (
-        tokens is None or not weight.requires_grad
-    ):  # frozen beneath adapters, which hold the rows of `tokens` themselves
+    if tokens is None or hasattr(model, "peft_config"):  # adapters hold the rows of `tokens` themselves: `with_lora`
         return lambda: None
+    weight = model.get_input_embeddings().weight
+    ids = token_ids(tokenizer, tokens)
     mask = torch.zeros(weight.shape[0], 1, device=weight.device)
-    mask[token_ids(tokenizer, tokens)] = 1
+    mask[ids] = 1
     return weight.register_hook(lambda gradient: gradient * mask).remove

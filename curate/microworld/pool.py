@@ -106,7 +106,9 @@ def _singles(world: World, split: str, rng: np.random.Generator, only: set[Fact]
     rows = []
     for entity in world.of(split):
         for attribute in SINGLE:
-            if attribute in world.held_out.get(entity, ()) or (only is not None and (entity, attribute) not in only):
+            if attribute in world.held_out.get(entity, ()):
+                continue
+            if only is not None and (entity, attribute) not in only:
                 continue
             value = world.facts[entity, attribute]
             for question in say.SINGLE_QUESTIONS["seen"]:

@@ -69,6 +69,7 @@ class EvaluationConfig(_Strict):
     mode: Literal["max", "min"]
     must_move: bool = False
     probe: Probe | None = None
+    gradients: bool = False
     allow_overlap: list[str] = []
     generate: GenerateConfig | None = None
 

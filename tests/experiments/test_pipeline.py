@@ -128,6 +128,17 @@ def test_the_training_loss_is_told(make):
     assert set(train["step:6"]) == {"loss"}
 
 
+def test_gradients_are_compared_on_request_and_the_run_stays_what_it_was(make):
+    plain, folder = run(make("noise=mixture", "seed.pair=1"))
+    looked, other = run(make("noise=mixture", "seed.pair=1", "evaluation.gradients=true"))
+    assert plain["run_id"] != looked["run_id"] and "gradients" not in plain["metrics"]["step:3"]
+    names = {"cosine_clean", "cosine_noisy", "cosine_between", "snr_clean", "snr_noisy"}
+    for point in ("step:3", "step:6", "best_val", "end"):
+        assert set(looked["metrics"][point].pop("gradients")) == names
+    assert looked["metrics"] == plain["metrics"]
+    assert (folder / "losses.csv").read_bytes() == (other / "losses.csv").read_bytes()
+
+
 def test_training_rows_are_asked_for_at_every_point(make):
     noisy, _ = run(make("noise=mixture", "seed.pair=1"))
     groups = {"noisy", "noisy_truth", "clean", "unique", "nll_noisy", "nll_noisy_truth", "nll_clean"}
