@@ -137,7 +137,7 @@ def _shape(claim: Claim, table: pd.DataFrame) -> Measured:
     means = grid.values.mean(0)
     if across and found.bases < FEWEST_BASES:
         found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
-    elif edge := _edge(claim.metric, means.min(), means.max()):
+    elif not isinstance(claim.statistic, Needed) and (edge := _edge(claim.metric, means.min(), means.max())):
         found.reason = f"all levels are within {EDGE} of {edge}: there is no room to differ in"
     elif shaped.interval is not None:
         found.estimate = shaped.interval

@@ -207,7 +207,7 @@ def _interior_gain(g: Grid, bases: Sequence[Any], up: bool) -> Shaped:
     return Shaped(mean, interval=gain, notes=notes)
 
 
-# --- fits to all pairs together ---------------------------------------------------------------------------------------
+# --- fits to all pairs together -------------------------------------------------------------------------------------
 
 
 def _pseudo(g: Grid, values: np.ndarray, compute: Callable[[np.ndarray], float], notes: list[str]) -> Shaped:
@@ -258,7 +258,7 @@ def parameter(fit: surface.Fit, statistic: Parameter) -> float:
     return {"elasticity_size": size, "elasticity_noise": noise, "elasticity_ratio": noise / size}[statistic.parameter]
 
 
-# --- what is needed to get somewhere ----------------------------------------------------------------------------------
+# --- what is needed to get somewhere --------------------------------------------------------------------------------
 
 
 def _needed_on_curves(

@@ -14,7 +14,7 @@ from experiments import report, store
 from experiments import table as tables
 from experiments.claim_files import load
 from experiments.report import content as contents
-from experiments.report.content import arms, effect, evidence, headline_first, interval_of
+from experiments.report.content import arms, contrast_of, effect, evidence, headline_first, interval_of
 from experiments.report.figures import COLOURS, _inline, spread
 from experiments.report.page import tables_of
 from tests.experiments.synthetic import BEST, cell, quickstart, record
@@ -310,3 +310,35 @@ def test_terminal_tables_take_a_first_pair_and_odd_names():
     odd = cell("[red]x", 0)
     assert "[red]x" in printed(report.arm_table([odd], {odd.run_id: record(odd, [0.1] * 4)}, EVALUATION))
     assert printed(report.arm_table([odd], {}, EVALUATION))
+
+
+# --- claims that are more than a contrast ---------------------------------------------------------------------------
+
+
+def test_statistics_and_references_are_said_in_words_and_drawn(tmp_path):
+    from tests.experiments.test_claims import definition
+    from tests.experiments.test_shapes import PARAMETER, RATE, RATES, SIZE, SLOPE, along, falling, runs
+    from tests.experiments.test_shapes import claim as shape_claim
+
+    cells, records = runs(falling, along(RATE, RATES))
+    own = {"arm": "a", RATE: 0.2}
+    some = [
+        shape_claim(SLOPE, id="slope", kind="less"),
+        shape_claim({"name": "optimum", "along": RATE}, id="place", kind="less", reference=0.25, margin=0.1),
+        type(shape_claim(SLOPE))(**definition(id="itself", point="end", treatment=own, control=own,
+                                              control_point="step:48")),
+    ]  # fmt: skip
+    judged = {entry["id"]: entry for entry in build(tmp_path, cells, records, some)}
+    page, text = (tmp_path / "index.html").read_text(), (tmp_path / "REPORT.md").read_text()
+    assert f"slope along {RATE}, a: −0.5" in evidence(judged["slope"])
+    assert "optimum along noise.rate, a: 0, " in evidence(judged["place"])
+    assert "a rate=0.2 minus a rate=0.2 (step:48)" in evidence(judged["itself"])
+    assert judged["slope"]["control"] == {}
+    for said in ("slope along noise.rate", "0.1 about 0.25", "name optimum"):
+        assert said in page and said in text
+    assert "ood/em, slope" in (tmp_path / "figures" / "claims.svg").read_text()
+    form = {"statistic": PARAMETER, "treatment": {"arm": "a"}, "control": {}, "scale": "difference"}
+    assert contrast_of(form) == f"alpha of the additive form along {SIZE} and {RATE}, a"
+    share = {"treatment": {"arm": "a"}, "control": {"arm": "b"}, "scale": "gain_share"}
+    assert contrast_of(share) == "gain of a as a share of gain of b"
+    assert effect(share, 0.9) == "0.9"
