@@ -27,7 +27,7 @@ class _Config(BaseModel):
 
 
 class DataConfig(_Config):
-    name: Literal["microworld", "alpaca", "file"]
+    name: Literal["microworld", "alpaca", "file", "text", "world_text"]
     path: str | None = None
     root: str | None = None
     rows: int | None = Field(default=None, ge=1)
@@ -39,6 +39,9 @@ class DataConfig(_Config):
     template: dict[str, str]
     paraphrases: list[str] = []
     styles: bool = False
+    entities: int | None = Field(default=None, ge=1)
+    wrong_share: float | None = Field(default=None, ge=0, le=1)
+    words: int | None = Field(default=None, ge=24)
 
     @field_validator("template")
     @classmethod
@@ -61,6 +64,15 @@ class DataConfig(_Config):
 
     @model_validator(mode="after")
     def _has_path(self) -> "DataConfig":
+        if self.name == "text" and not self.path:
+            raise ValueError("path=null: which stories? set data.path=FILE (.txt, ...) or hub:roneneldan/TinyStories")
+        told = {name: getattr(self, name) for name in ("entities", "wrong_share", "words")}
+        if self.name == "world_text":
+            if missing := [name for name, value in {**told, "rows": self.rows}.items() if value is None]:
+                raise ValueError(f"{missing[0]}=null: world_text needs it; see conf/data/world_text.yaml")
+            return self
+        if given := [name for name, value in told.items() if value is not None]:
+            raise ValueError(f"{given[0]}={told[given[0]]}: only data=world_text reads it; set it to null")
         if self.name != "microworld" and not self.path:
             raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
         if self.name != "microworld" and self.facts != "all":

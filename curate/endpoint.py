@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,15 @@ from urllib.parse import urlsplit
 
 from curate.config import EndpointConfig
 from curate.errors import UserError
+from curate.price import Messages, base_url, price, tokens_in
 
-Messages = list[dict[str, str]]  # a conversation: role and content of each turn
-
-OPENAI = "https://api.openai.com/v1"  # where no base_url is given; the environment has no say in it
 _GIVE_UP = 20  # failures in a row after which a server is taken for broken
-_REFUSALS = (400, 422)  # what servers answer to a response_format that they do not know
+_REFUSALS = (400, 422)  # what servers answer to a parameter that they do not know
+_UNKNOWN = {  # a parameter that not every model takes: what is said when a request without it was answered
+    "max_tokens": ("max_tokens", "max_completion_tokens is sent"),
+    "temperature": ("temperature of 0", "it answers at its own, and not the same each time"),
+    "response_format": ("JSON schema", "none is sent"),
+}
 _NO_CREDIT = (402, "insufficient_quota")
 _NOT_THERE = (404, 405, "model_not_found")
 _UNREACHABLE = ("ConnectError", "ConnectTimeout", "ProxyError")  # of httpx; openai keeps them as the cause of its own
@@ -48,30 +51,6 @@ class Reply:
     cut: bool = False
     tokens: int = 0
     dollars: float = 0.0
-
-
-def base_url(config: EndpointConfig) -> str:
-    return (config.base_url or OPENAI).rstrip("/")
-
-
-def tokens_in(messages: Messages) -> int:
-    """An estimate: a token for every four bytes."""
-    return math.ceil(sum(len(turn["content"].encode()) for turn in messages) / 4)
-
-
-def price(config: EndpointConfig, tokens_in: int, tokens_out: int) -> float:
-    """Dollars by the config's table; 0 for a model that is not in it."""
-    dollars_in, dollars_out = (config.prices or {}).get(config.model, (0.0, 0.0))
-    return (tokens_in * dollars_in + tokens_out * dollars_out) / 1e6
-
-
-def estimate(config: EndpointConfig, key: str, tokens: Sequence[int]) -> str:
-    """What requests of so many tokens may cost, as part of a sentence; `key` is where the prices stand."""
-    cost = f"at most ${price(config, sum(tokens), len(tokens) * config.max_tokens):.4f}"
-    if config.model not in (config.prices or {}):
-        cost = f"at a price that {key}.prices does not name"
-    most_out = len(tokens) * config.max_tokens
-    return f"{len(tokens)} rows to ask, about {sum(tokens)} tokens in and at most {most_out} out, {cost}"
 
 
 def spoken(text: str) -> str:
@@ -115,15 +94,16 @@ class Server:
 
     config: EndpointConfig
     key: str  # the config key to name in an error
-    schema: Mapping[str, Any] | None  # None: the server takes none
+    schema: Mapping[str, Any] | None  # None: none is sent
     spent: float  # dollars
     runner: asyncio.Runner
     client: Any
     secret: str
     failed: int = 0  # in a row
+    without: frozenset[str] = frozenset()  # parameters that the model is known not to take
 
     def ask(self, requests: Sequence[Messages]) -> Generator[Reply, None, None]:
-        """One reply for each request, as they come, `concurrency` at a time, at temperature 0.
+        """One reply for each request, as they come, `concurrency` at a time, at temperature 0 if the model takes one.
 
         Raises UserError as soon as the server cannot be reached, refuses the key, does not know the model, or fails
         time after time; BudgetSpent when the money is gone and all that was paid for has been handed out.
@@ -222,30 +202,46 @@ class Server:
         return Reply(at, text, None, cut, paid_in + paid_out, dollars)
 
     async def _answer(self, messages: Messages) -> Any:
-        """With the schema; if it is the schema that the server refuses, this and all later answers are without."""
+        """If it is a parameter that the model refuses, this and all later answers are without it."""
         from openai import APIStatusError
 
-        schema = self.schema
-        try:
-            return await self._create(messages, schema)
-        except APIStatusError as error:
-            if schema is None or self.config.json_schema == "always" or error.status_code not in _REFUSALS:
-                raise
-            made = await self._create(messages, None)
-            if self.schema is not None:
-                print(f"{self.config.model} takes no JSON schema ({self._said(error)}): none is sent", file=sys.stderr)
-            self.schema = None
-            return made
+        without, refusals = self.without, {}
+        while True:
+            try:
+                made = await self._create(messages, without)
+                break
+            except APIStatusError as error:
+                name = self._refused(error, without)
+                if name is None:
+                    raise
+                without |= {name}
+                refusals[name] = self._said(error)
+        for name, said in refusals.items():
+            if name not in self.without:
+                what, so = _UNKNOWN[name]
+                print(f"{self.config.model} takes no {what} ({said}): {so}", file=sys.stderr)
+        self.without |= without
+        return made
 
-    async def _create(self, messages: Messages, schema: Mapping[str, Any] | None) -> Any:
-        options: dict[str, Any] = {}
-        if schema is not None:
-            format = {"name": "answer", "strict": True, "schema": dict(schema)}
+    def _refused(self, error: Any, without: Set[str]) -> str | None:
+        """The parameter that may be why, named by the error or else the schema; None if nothing is left to try."""
+        if error.status_code not in _REFUSALS:
+            return None
+        told = f"{error.param} {self._said(error)}"
+        names = [name for name in ("max_tokens", "temperature") if name in told]
+        if self.schema is not None and self.config.json_schema != "always":
+            names.append("response_format")
+        return next((name for name in names if name not in without), None)
+
+    async def _create(self, messages: Messages, without: Set[str]) -> Any:
+        limit = "max_completion_tokens" if "max_tokens" in without else "max_tokens"
+        options: dict[str, Any] = {limit: self.config.max_tokens}
+        if "temperature" not in without:
+            options["temperature"] = 0
+        if self.schema is not None and "response_format" not in without:
+            format = {"name": "answer", "strict": True, "schema": dict(self.schema)}
             options["response_format"] = {"type": "json_schema", "json_schema": format}
-        config = self.config
-        return await self.client.chat.completions.create(
-            model=config.model, messages=messages, temperature=0, max_tokens=config.max_tokens, **options
-        )
+        return await self.client.chat.completions.create(model=self.config.model, messages=messages, **options)
 
     def _fatal(self, error: Any) -> UserError | None:
         """What no other request would escape."""

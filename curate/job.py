@@ -78,7 +78,7 @@ def curate(job: Job) -> str:
     because = _because(len(some), scores, job.selection)
     scored, selected = some, chosen  # what the audit is about
     if job.rewrite.by != "none":
-        some, because = rewrite(some, rest, job.rewrite), _rewritten(because, rest, job.rewrite.by)
+        some, because = rewrite(some, rest, job.rewrite, cache=job.cache), _rewritten(because, rest, job.rewrite.by)
         chosen, rest, kept = np.arange(len(some)), rest[:0], some
     # copies say of what in `duplicate_of`
     final = duplicate(kept, seed=job.seed, templates=job.data.paraphrases, **job.duplication.model_dump())

@@ -52,7 +52,7 @@ def planned(name: str, overrides: Sequence[str]) -> tuple[Plan, list[claim_files
         loader = GlobalHydra.instance().config_loader()
         arguments = [f"experiment={name}", *overrides]
         master = loader.load_configuration("config", arguments, RunMode.MULTIRUN)
-        plan = make_plan(loader, master, OmegaConf.to_container(master.hydra.overrides.task))  # type: ignore[arg-type]
+        plan = make_plan(loader, master, OmegaConf.to_container(master.hydra.overrides.task))
         claims = claim_files.load(validate_experiment(master).claims)
     if not plan.narrowed:
         claim_files.check(claims, plan.cells)

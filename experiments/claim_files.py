@@ -19,6 +19,7 @@ from experiments import table as tables
 from experiments.shape_files import Slope, Statistic, axes, unfit
 
 FOLDER = Path(__file__).resolve().parent.parent / "conf" / "claim"
+FEWEST_BASES = 6  # fewer base models than this say nothing about others
 MINUTES = ("cost/minutes_to_full", "cost/minutes_to_full_scored")
 
 Selector = dict[str, Any]
@@ -76,7 +77,8 @@ class Claim(_Strict):
     statistic: Statistic | None = None
     reference: float = Field(0.0, allow_inf_nan=False)
     margin: float = Field(gt=0, allow_inf_nan=False)
-    scope: Literal["these", "across"] = "these"
+    scope: Literal["these", "across", "auto"] = "auto"  # auto: across, where enough base models are planned
+    settled: bool = False  # both arms must have passed the evaluation's probe: no verdict from a run on its plateau
     not_comparable: NotComparable | None = None
 
     @field_validator("treatment")
@@ -265,7 +267,7 @@ def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
             f"control={claim.control}: matches several levels of {lone[0]}; name one of them in the selector"
         )
     if not free:
-        return [claim]
+        return [_scoped(claim, frame)]
     found = []
     combinations = tables.matching(frame, claim.treatment)[free].drop_duplicates()
     for row in combinations.to_dict("records"):
@@ -279,8 +281,16 @@ def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
             "treatment": claim.treatment | level,
             "control": {"best_of": controls} if "best_of" in claim.control else next(iter(controls), {}),
         }
-        found.append(claim.model_copy(update=changed))
+        found.append(_scoped(claim.model_copy(update=changed), frame))
     return found
+
+
+def _scoped(claim: Claim, frame: pd.DataFrame) -> Claim:
+    """The claim with its scope named: what is planned, and never what comes out, decides between the two."""
+    if claim.scope != "auto":
+        return claim
+    bases = tables.matching(frame, claim.treatment)["seed_base"].nunique()
+    return claim.model_copy(update={"scope": "across" if bases >= FEWEST_BASES else "these"})
 
 
 def _plain(value: Any) -> Any:

@@ -18,19 +18,21 @@ import pandas as pd
 
 from experiments import UserError, shapes, statistics, store
 from experiments import table as tables
-from experiments.claim_files import FOLDER, Claim, Selector, check, expand, load, quoted_series
+from experiments.claim_files import FEWEST_BASES, FOLDER, MINUTES, Claim, Selector, check, expand, load, quoted_series
 from experiments.shape_files import Form, Needed, Parameter, axes
 
 __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_series", "recompute"]
 
-BOUNDED = ("em", "em_format_free", "accuracy")  # metrics between 0 and 1
+BOUNDED = ("em", "em_format_free", "accuracy", "consistent")  # metrics between 0 and 1
 EDGE = 0.02  # where both arms are this near to 0, or to 1, a bounded metric cannot tell them apart
-FEWEST_BASES = 6  # fewer base models than this say nothing about others
 NO_GAIN = 0.1  # a control that gained less than this share of what it usually gains is no measure of another's gain
 FITTED = 4  # digits of a fitted figure that any machine finds again
+PROBE = "cost/tokens_to_probe"
+# metrics that end with the curve where something never happened, and what says so: a metric and its point
+CENSORED = {**dict.fromkeys(MINUTES, ("cost/censored", "to_full")), PROBE: ("cost/probe_censored", "end")}
 DECISIVE = (
     "kind", "metric", "point", "scale", "treatment", "control", "control_metric", "control_point", "statistic",
-    "reference", "margin", "scope", "not_comparable",
+    "reference", "margin", "scope", "settled", "not_comparable",
 )  # fmt: skip
 
 
@@ -42,7 +44,7 @@ class Measured:
     """What the runs say about one claim before several claims are weighed against each other."""
 
     control: Selector
-    estimate: statistics.Estimate | statistics.Location | None = None
+    estimate: statistics.Estimate | statistics.Location | statistics.Gain | None = None
     pairs: int = 0
     bases: int = 0
     mean: float | None = None
@@ -55,7 +57,7 @@ class Measured:
         """See `statistics.p_value`; None without an interval."""
         if self.estimate is None:
             return None
-        if isinstance(self.estimate, statistics.Location):
+        if not isinstance(self.estimate, statistics.Estimate):
             return self.estimate.p_value(claim.kind, claim.margin, claim.reference)
         e = replace(self.estimate, mean=self.estimate.mean - claim.reference)
         return float(statistics.p_value(claim.kind, e, claim.margin, self.open_above, self.open_below))
@@ -65,7 +67,7 @@ class Measured:
         e = self.estimate
         if e is None:
             return None
-        if isinstance(e, statistics.Location):
+        if not isinstance(e, statistics.Estimate):
             found = e.pairs_needed(claim.kind, claim.margin, claim.reference, level)
         else:
             mean = float(e.mean) - claim.reference
@@ -111,7 +113,9 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
         )
         both["start_t"], both["start_c"] = starts
     _differences(claim, found, both)
-    if claim.point == "to_full":
+    if claim.settled and (plateau := _unsettled(claim, table, both.index, control)):
+        found.estimate, found.reason = None, plateau
+    if claim.metric in CENSORED:
         _censor(claim, found, table, both.index)
     _short_curves(claim, found, table)
     return found
@@ -135,8 +139,8 @@ def _shape(claim: Claim, table: pd.DataFrame) -> Measured:
         found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
     elif edge := _edge(claim.metric, means.min(), means.max()):
         found.reason = f"all levels are within {EDGE} of {edge}: there is no room to differ in"
-    elif shaped.location is not None:
-        found.estimate = shaped.location
+    elif shaped.interval is not None:
+        found.estimate = shaped.interval
     elif shaped.each is not None:
         _estimate(found, shaped.each, shaped.bases, False)  # across, the values are those of bases already
     _short_curves(claim, found, table)
@@ -202,16 +206,29 @@ def _edge(metric: str, t: float, c: float) -> str | None:
 
 def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index) -> None:
     """Open the end of the interval about which runs that never got there say nothing."""
+    unit = "minutes" if claim.point == "to_full" else "tokens"
     for side, selector in (("treatment", claim.treatment), ("control", found.control)):
-        values = _by_unit(table, selector, "cost/censored", "to_full")
+        values = _by_unit(table, selector, *CENSORED[claim.metric])
         never = int((values.loc[values.index.intersection(units), "value"] > 0).sum())
         if never:
             bound = "above" if side == "treatment" else "below"
             setattr(found, f"open_{bound}", True)
             found.notes.append(
-                f"censored: in {never} of {len(units)} pairs the {side} was never as good, so that its minutes are at"
+                f"censored: in {never} of {len(units)} pairs the {side} was never as good, so that its {unit} are at"
                 f" least those of its whole curve and the interval is open {bound}"
             )
+
+
+def _unsettled(claim: Claim, table: pd.DataFrame, units: pd.Index, control: Selector) -> str | None:
+    """Why a claim that needs both arms to have learnt their text cannot be judged; None if they have."""
+    for side, selector in (("treatment", claim.treatment), ("control", control)):
+        values = _by_unit(table, selector, *CENSORED[PROBE])["value"].reindex(units)
+        if never := int((values.isna() | (values > 0)).sum()):
+            return (
+                f"in {never} of {len(units)} pairs the {side} had not passed its probe by the end: what it still has to"
+                " learn is a matter of training time, and says nothing about sizes"
+            )
+    return None
 
 
 def _short_curves(claim: Claim, found: Measured, table: pd.DataFrame) -> None:

@@ -32,7 +32,9 @@ from experiments.suites.config import EvaluationConfig
 from train.config import ModelConfig, TrainingConfig
 
 # Raised when the results of a package change; part of every run's id.
-RESULTS_VERSION = {"curate": 2, "experiments": 2, "train": 1}
+RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
+
+SEEDED = ("micro", "scratch")  # models whose weights come from seed.base
 
 NOT_OF_A_RUN = ("experiment", "plan")  # root keys that say which runs to make, not what a run is
 PATHS = (
@@ -122,7 +124,9 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> Config:
         config = Config(**{key: value for key, value in plain(cfg).items() if key not in NOT_OF_A_RUN})
     except ValidationError as error:
         raise UserError(explain(error)) from None
-    if config.model.kind == "micro":
+    if config.model.kind == "scratch" and config.data.name not in ("text", "world_text"):
+        raise UserError(f"model.kind=scratch: has read nothing, and data={config.data.name} asks; use data=stories")
+    if config.model.kind in SEEDED:
         return config
     # a model that is loaded is one base, whatever the pair
     return config.model_copy(update={"seed": config.seed.model_copy(update={"base": 0})})
@@ -199,6 +203,7 @@ def essence(config: Config) -> dict[str, Any]:
     if not config.data.styles:
         del tree["data"]["styles"]
 
+    _without_unset(tree)
     if config.noise.kind == "none" or config.noise.rate == 0:
         tree["noise"] = None
     duplicates = config.duplication.mode != "none" and config.duplication.rate > 0
@@ -217,12 +222,23 @@ def essence(config: Config) -> dict[str, Any]:
         del tree["model"]["reward"], tree["data"]["pairs"], tree["data"]["pairs_valid"]
 
     del seed["pair"], seed["bases"]  # they only choose the other seeds
-    if config.model.kind != "micro":
+    if config.model.kind not in SEEDED:
         del seed["base"]
     random_scores = scores_are_used(config) and any(one.kind == "random" for one in config.scorer.models())
     if not (duplicates or config.selection.kind in USES_SEED or random_scores):
         del seed["select"]
     return _by_content(tree, data_root(config))
+
+
+def _without_unset(tree: dict[str, Any]) -> None:
+    """Drop keys that came later and say nothing where they are null: what does not use them keeps its id."""
+    places = [(tree["data"], ("entities", "wrong_share", "words")), (tree["model"], ("scratch",))]
+    places += [(tree["evaluation"], ("probe",))]
+    places += [(suite, ("text", "entities")) for suite in tree["evaluation"]["suites"].values()]
+    for place, names in places:
+        for name in names:
+            if place[name] is None:
+                del place[name]
 
 
 def scores_are_used(config: Config) -> bool:

@@ -20,6 +20,7 @@ import torch
 from datasets import Dataset
 
 from curate import UserError, microworld
+from curate.config import DataConfig
 from curate.duplicate import duplicate
 from curate.example import column, load_pool, pool_hash, render
 from curate.microworld import theory
@@ -27,9 +28,10 @@ from curate.noise import corrupt
 from curate.rewrite import rewrite
 from curate.scoring import Models, score
 from curate.select import select
+from curate.text import load_stories
 from train.batches import Row
 from train.finetune import Curve, Point, finetune, spikes
-from train.models import load_causal_lm, with_lora
+from train.models import load_causal_lm, trainable_share, with_lora
 
 from . import prepare, store
 from .config import (
@@ -47,6 +49,7 @@ from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
 from .suites.generation import SUITE, Outputs, speak
 from .suites.memorised import memorised, row_groups
+from .suites.text import text_suite, tokens_to_probe
 
 
 @dataclass
@@ -67,7 +70,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     model, tokenizer = load_causal_lm(base)
     before = before_training(config, base, model, tokenizer, suites)
     if config.model.lora is not None:
-        model = with_lora(model, config.model.lora, config.seed.train)
+        model = with_lora(model, tokenizer, config.model.lora, config.training.tokens_trained, config.seed.train)
+    subset.facts["trainable_share"] = trainable_share(model, config.training.tokens_trained)
     expected = best_predictor(config)
     groups = row_groups(subset.rows, config.data.template, config.seed.train) if _has_exact_answers(config) else {}
     metrics: dict[str, Any] = {"step:0": before.metrics}
@@ -109,7 +113,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     lines = [f"{step},{loss!r}" for step, loss in enumerate(curve.losses, 1)]
     store.write_atomic(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]))
     record = _record(config, subset, curve, metrics)
-    pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
+    names = dict.fromkeys(name for item in items for name in item)  # what suites of different kinds have, together
+    table = pa.Table.from_pylist([{name: item.get(name) for name in names} for item in items])
+    pa.parquet.write_table(table, folder / "items.parquet")
     if config.model.save:
         _save_model(folder, model, tokenizer, subset.rows)
     store.finish(folder, record)
@@ -135,7 +141,8 @@ def curate_subset(config: Config) -> Subset:
         chosen = select(noisy, seed=config.seed.select, scores=scores, **options)
     kept = noisy.select(chosen)
     if config.rewrite.by != "none":
-        kept = rewrite(noisy, np.setdiff1d(np.arange(len(noisy)), chosen), config.rewrite)
+        dropped = np.setdiff1d(np.arange(len(noisy)), chosen)
+        kept = rewrite(noisy, dropped, config.rewrite, cache=Path(config.store.root) / "cache")
     rows = duplicate(
         kept, seed=config.seed.select, templates=config.data.paraphrases, **config.duplication.model_dump()
     )
@@ -164,19 +171,35 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     data = config.data
     if data.name == "microworld":
         return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts, data.styles), 0
+    if data.name == "world_text":
+        return _world_text(data, config.seed.world, config.seed.data), 0
     assert data.path  # checked with the config
-    loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
+    if data.name == "text":
+        stories = load_stories(data.path, data.max_bad_share)
+        pool, set_aside = stories.pool, len(stories.bad) + stories.near
+    else:
+        loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
+        pool, set_aside = loaded.pool, len(loaded.bad)
     if data.rows is None:
-        return loaded.pool, len(loaded.bad)
-    if data.rows > len(loaded.pool):
-        raise UserError(f"data.rows: {data.rows} is more than the {len(loaded.pool)} rows of {data.path}; give fewer")
+        return pool, set_aside
+    if data.rows > len(pool):
+        raise UserError(f"data.rows: {data.rows} is more than the {len(pool)} rows of {data.path}; give fewer")
     rng = np.random.default_rng([config.seed.data, zlib.crc32(b"pool rows")])
-    return loaded.pool.select(np.sort(rng.choice(len(loaded.pool), data.rows, replace=False))), len(loaded.bad)
+    return pool.select(np.sort(rng.choice(len(pool), data.rows, replace=False))), set_aside
 
 
 @lru_cache(maxsize=8)
 def _world_pool(world: int, rows: int, seed: int, facts: str, styles: bool) -> Dataset:
     return microworld.build_pool(microworld.build_world(world), rows, seed, facts, styles)
+
+
+def _world_text(data: DataConfig, world: int, seed: int) -> Dataset:
+    assert data.rows is not None
+    assert data.entities is not None
+    assert data.wrong_share is not None
+    assert data.words is not None
+    told = {"entities": data.entities, "wrong_share": data.wrong_share, "words": data.words}
+    return microworld.prose(microworld.build_world(world), data.rows, seed, **told)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
@@ -235,19 +258,28 @@ def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | Non
 
 def suites_of(config: Config) -> list[Suite]:
     """The config's suites; those of the embedded world are built once a process."""
-    key = json.dumps([config.evaluation.model_dump(mode="json"), config.data.template])
+    of_text = any(suite.text for suite in config.evaluation.suites.values())  # these come with the data
+    data = config.data.model_dump(mode="json") if of_text else None
+    key = json.dumps([config.evaluation.model_dump(mode="json"), config.data.template, data])
     return _suites(key, config.seed.world, str(data_root(config) or ""))
 
 
 @lru_cache(maxsize=4)
 def _suites(key: str, world: int, root: str) -> list[Suite]:
-    evaluation, template = json.loads(key)
-    return build_suites(EvaluationConfig(**evaluation), template, world=world, root=Path(root) if root else None)
+    tree, template, data = json.loads(key)
+    evaluation = EvaluationConfig(**tree)
+    made = build_suites(evaluation, template, world=world, root=Path(root) if root else None)
+    for name, suite in evaluation.suites.items():
+        if suite.text is not None:
+            made.append(text_suite(name, suite, evaluation.items, DataConfig(**data), world))
+    return sorted(made, key=lambda suite: list(evaluation.suites).index(suite.name))
 
 
 def check_overlap(config: Config, rows: Dataset, suites: list[Suite]) -> None:
     """Raise UserError when a prompt of a suite is among the rows to train on, exactly or but for case and marks."""
-    trained = {_squeezed(f"{i} {x}") for i, x in zip(column(rows, "instruction"), column(rows, "input"), strict=True)}
+    columns = (column(rows, name) for name in ("instruction", "input", "output"))
+    # where nothing is asked, the text itself is what may not be there
+    trained = {_squeezed(f"{i} {x}") or _squeezed(o) for i, x, o in zip(*columns, strict=True)}
     for suite in suites:
         shared = [text for text in suite.instructions if _squeezed(text) in trained]
         if shared and suite.name not in config.evaluation.allow_overlap:
@@ -379,6 +411,11 @@ def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any
     best_step = max(values, key=lambda step: (sign * values[step], -step))  # the earliest of equals
     last = curve.points[-1]
     metrics |= {"best_val": metrics[f"step:{best_step}"]}
+    probed: dict[str, float] = {}
+    if probe := config.evaluation.probe:
+        tokens = {0: 0, **{p.step: p.tokens for p in curve.points}}
+        scores = [(float(n), metrics[f"step:{s}"][probe.suite][probe.metric]["value"]) for s, n in tokens.items()]
+        probed = tokens_to_probe(scores, probe.at_least)
     return {
         "run_id": run_id(config),
         "arm": config.arm,
@@ -393,6 +430,7 @@ def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any
         "metrics": metrics,
         "cost": {
             **subset.cost,
+            **probed,
             "train_s": last.train_s,
             "eval_s": curve.eval_s,
             "tokens_seen": last.tokens,

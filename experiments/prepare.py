@@ -10,8 +10,9 @@ from typing import Any
 import joblib
 
 from curate import UserError, microworld
-from curate.example import render
+from curate.example import column, render
 from curate.reading import HUB, records
+from curate.text import load_stories
 
 from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, trains_reward_model
 from .store import cached_folder
@@ -26,6 +27,8 @@ def base_folder(config: Config) -> Path:
         return Path(str(model.path))
     if model.kind == "smollm2":
         return _models(config) / "smollm2-135m-instruct"
+    if model.scratch is not None:
+        return _models(config) / f"scratch-{fingerprint(_scratch_identity(config))}"
     assert model.pretraining is not None
     identity = {
         "world": [config.seed.world, microworld.VERSION],
@@ -46,7 +49,33 @@ def build_base(config: Config, say: Callable[[str], None] = lambda _: None) -> P
         return cached_folder(folder, smollm2)
     if model.kind == "micro":
         return cached_folder(folder, functools.partial(_pretrain, config=config, say=say))
+    if model.kind == "scratch":
+        return cached_folder(folder, functools.partial(_scratch, config=config))
     return folder
+
+
+def _scratch_identity(config: Config) -> dict[str, Any]:
+    """What weights and tokeniser come from; of a data set of the hub its name."""
+    assert config.model.scratch is not None
+    source: Any = [config.seed.world, microworld.VERSION]
+    if config.data.name == "text":
+        path = str(config.data.path)
+        source = path if path.startswith(HUB) else content_hash(Path(path))
+    shape = config.model.scratch.model_dump()
+    return {"scratch": shape, "text": source, "seed": config.seed.base, "code": RESULTS_VERSION["train"]}
+
+
+def _scratch(out: Path, config: Config) -> None:
+    """A model without a past; its tokeniser is the world's, or learnt from all stories that may be trained on."""
+    from train.scratch import scratch
+
+    assert config.model.scratch is not None
+    vocabulary, texts = None, []
+    if config.data.name == "text":
+        texts = column(load_stories(str(config.data.path), config.data.max_bad_share).pool, "output")
+    else:
+        vocabulary = microworld.vocabulary(microworld.build_world(config.seed.world))
+    scratch(out, config.model.scratch, config.seed.base, vocabulary=vocabulary, texts=texts)
 
 
 def _pretrain(out: Path, config: Config, say: Callable[[str], None]) -> None:

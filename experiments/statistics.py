@@ -142,6 +142,68 @@ def locate(values: np.ndarray, bases: Sequence[Any] | np.ndarray, levels: np.nda
     return Location(places, out, float(places[best]), e.mean[:, best], e.sd[:, best], e.blocks)
 
 
+@dataclass(frozen=True)
+class Gain:
+    """The best of several gains: an interval for the largest of the true ones, whichever that is."""
+
+    gains: Estimate  # arrays, one entry for each level; larger is better
+    mean: float  # an estimate that owes nothing to the choice
+    sign: int  # -1: lower is better, and gains are turned round
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """At least what any one gain surely is (at a common risk); at most what each may be by itself."""
+        e = self.gains
+        strict = stats.t.ppf(1 - (1 - level) / (2 * len(e.mean)), e.df)
+        low = float((e.mean - strict * e.se).max())
+        high = float((e.mean + stats.t.ppf((1 + level) / 2, e.df) * e.se).max())
+        return (low, high) if self.sign > 0 else (-high, -low)
+
+    def p_value(self, kind: str, margin: float, reference: float = 0.0) -> float:
+        """As `p_value`."""
+        upper, lower = reference + margin, reference - margin
+        if kind == "noninferior":
+            return min(1.0, self._above(lower), self._below(lower))
+        inside = max(self._above(lower), self._below(upper))
+        return min(1.0, self._above(upper), self._below(lower), inside)
+
+    def _above(self, x: float) -> float:
+        """The smallest risk at which the interval lies above x."""
+        return self._over(x) if self.sign > 0 else self._under(-x)
+
+    def _below(self, x: float) -> float:
+        return self._under(x) if self.sign > 0 else self._over(-x)
+
+    def _over(self, x: float) -> float:
+        e = self.gains
+        return float(2 * len(e.mean) * stats.t.sf((e.mean - x) / e.se, e.df).min())
+
+    def _under(self, x: float) -> float:
+        e = self.gains
+        return float(2 * stats.t.cdf((e.mean - x) / e.se, e.df).max())
+
+    def pairs_needed(self, kind: str, margin: float, reference: float, level: float) -> int | None:
+        """As `pairs_needed`, at the common risk of all levels."""
+        share = 1 - (1 - level) / len(self.gains.mean)
+        sd = float(self.gains.sd[int(np.argmax(self.gains.mean))])
+        return pairs_needed(kind, self.mean - reference, sd, self.gains.blocks, margin, share)
+
+
+def gain(differences: np.ndarray, bases: Sequence[Any] | np.ndarray, rising: bool, mean: float) -> Gain:
+    """The interval of the best of several gains.
+
+    The lower end is the highest of the levels' own lower ends at a common risk (Bonferroni), the upper one the highest
+    of their own upper ends: the best level's own is among them. So nothing is lost by choosing.
+
+    Args:
+        differences: (n, levels) each pair's value at a level less that at the reference level.
+        bases: n labels, see `estimate`.
+        rising: whether larger values are better.
+        mean: the estimate to report.
+    """
+    sign = 1 if rising else -1
+    return Gain(estimate(sign * np.asarray(differences, float).T, bases), mean, sign)
+
+
 def decide(kind: str, low: float, high: float, margin: float) -> str:
     """The verdict that an interval gives: DESIGN section 6's table, `less` being `greater` mirrored."""
     above, below = low > margin, high < -margin

@@ -10,12 +10,13 @@ class _Strict(BaseModel):
 
 
 class LoraConfig(_Strict):
-    """Low-rank adapters (arXiv:2106.09685), by PEFT."""
+    """Low-rank adapters (arXiv:2106.09685), by PEFT; `dora` trains the weights' magnitudes too (arXiv:2402.09353)."""
 
     r: int = Field(gt=0)
     alpha: int = Field(gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     target: str | list[str] = "all-linear"
+    dora: bool = False
 
 
 class PretrainingConfig(_Strict):
@@ -40,6 +41,22 @@ class PretrainingConfig(_Strict):
     def _heads_divide(self):
         if self.hidden % self.heads:
             raise ValueError(f"heads: {self.heads} does not divide hidden = {self.hidden}; give a divisor")
+        return self
+
+
+class ScratchConfig(_Strict):
+    """A model that has read nothing, and its tokeniser; see train/scratch.py."""
+
+    hidden: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    head: int = Field(gt=0)
+    mlp: int = Field(gt=0)
+    vocabulary: int = Field(ge=300)
+
+    @model_validator(mode="after")
+    def _heads_divide(self):
+        if self.hidden % self.head:
+            raise ValueError(f"head: {self.head} does not divide hidden = {self.hidden}; give a divisor")
         return self
 
 
@@ -94,10 +111,11 @@ class RewardModelConfig(_Strict):
 class ModelConfig(_Strict):
     """The model that is fine-tuned."""
 
-    kind: Literal["micro", "smollm2", "hf"]
+    kind: Literal["micro", "smollm2", "hf", "scratch"]
     path: str | None = None
     lora: LoraConfig | None = None
     pretraining: PretrainingConfig | None = None
+    scratch: ScratchConfig | None = None
     reward: RewardModelConfig
     save: bool = False
 
@@ -107,4 +125,6 @@ class ModelConfig(_Strict):
             raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
         if self.kind == "micro" and self.pretraining is None:
             raise ValueError("pretraining: missing; model=micro needs it")
+        if (self.kind == "scratch") != (self.scratch is not None):
+            raise ValueError("scratch: its sizes belong to kind=scratch, and to no other; choose model=scratch")
         return self

@@ -14,6 +14,7 @@ from transformers.trainer_utils import set_seed
 from . import UserError
 from .batches import Row, collate, encode, response_loss
 from .config import TrainingConfig
+from .models import token_ids
 
 
 @dataclass(frozen=True)
@@ -210,13 +211,11 @@ def _train_only(model: Any, tokenizer: Any, tokens: tuple[str, ...] | None) -> C
     With a tied matrix and a few thousand rows, the drift of the embeddings is what makes small models forget what
     they know; the rows of the format are the ones that a base has not learnt.
     """
-    if tokens is None:
-        return lambda: None
     weight = model.get_input_embeddings().weight
-    ids = tokenizer.convert_tokens_to_ids(list(tokens))
-    unknown = [t for t, i in zip(tokens, ids, strict=True) if i in (None, tokenizer.unk_token_id)]
-    if unknown:
-        raise UserError(f"training.tokens_trained: {unknown[0]!r} is not in the vocabulary; name tokens of the model")
+    if (
+        tokens is None or not weight.requires_grad
+    ):  # frozen beneath adapters, which hold the rows of `tokens` themselves
+        return lambda: None
     mask = torch.zeros(weight.shape[0], 1, device=weight.device)
-    mask[ids] = 1
+    mask[token_ids(tokenizer, tokens)] = 1
     return weight.register_hook(lambda gradient: gradient * mask).remove

@@ -91,16 +91,43 @@ def package_folder(module: str) -> Path:
     return Path(spec.origin).parent
 
 
-def with_lora(model: Any, lora: LoraConfig, seed: int) -> Any:
-    """The model with low-rank adapters to train and everything else frozen; the adapters' start comes from `seed`."""
+def with_lora(model: Any, tokenizer: Any, lora: LoraConfig, tokens: tuple[str, ...] | None, seed: int) -> Any:
+    """The model with low-rank adapters to train and everything else frozen but for the embeddings of `tokens`.
+
+    The adapters' start comes from `seed`. Raises UserError for a token that is not in the vocabulary.
+    """
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
     torch.manual_seed(seed)
     target = lora.target if lora.target == "all-linear" else list(lora.target)
     settings = PeftConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target,
+        use_dora=lora.dora,
+        trainable_token_indices=token_ids(tokenizer, tokens) if tokens else None,
+        task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, about a name that peft still uses
         return get_peft_model(model, settings)
+
+
+def token_ids(tokenizer: Any, tokens: tuple[str, ...]) -> list[int]:
+    """Rows of the embedding matrix; UserError for a token that is not in the vocabulary."""
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    unknown = [t for t, i in zip(tokens, ids, strict=True) if i in (None, tokenizer.unk_token_id)]
+    if unknown:
+        raise UserError(f"training.tokens_trained: {unknown[0]!r} is not in the vocabulary; name tokens of the model")
+    return ids
+
+
+def trainable_share(model: Any, tokens: tuple[str, ...] | None) -> float:
+    """Parameters that training moves over all, adapters included; of the embeddings only the rows of `tokens` move."""
+    moved = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if tokens is not None and not hasattr(model, "peft_config"):
+        rows, width = model.get_input_embeddings().weight.shape
+        moved -= (rows - len(tokens)) * width
+    return moved / sum(p.numel() for p in model.parameters())

@@ -1,6 +1,7 @@
 """The embedded pool: facts and skills with verifiable answers, text to pre-train on, preference pairs, questions."""
 
 from .pool import build_pool, preference_pairs
+from .prose import is_true, parse, probes, prose
 from .styles import OTHER, STYLES, style_of
 from .suites import FACTS, OOD, SUITES, Item, build_suite, majority_baseline
 from .text import Cloze, bands, cloze, stream
@@ -27,8 +28,12 @@ __all__ = [
     "build_suite",
     "build_world",
     "cloze",
+    "is_true",
     "majority_baseline",
+    "parse",
     "preference_pairs",
+    "probes",
+    "prose",
     "stream",
     "style_of",
     "vocabulary",

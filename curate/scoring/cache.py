@@ -28,7 +28,8 @@ _PORTION = 256  # rows that are claimed at once
 class Batch:
     """Scores of some rows, NaN where `reasons` (by row) says why there is none; what all of them cost together.
 
-    What failed only for now is not to be kept: a later run asks again.
+    A row that has a score may have a text in `reasons` too: that of curate/teacher.py. What failed only for now is not
+    to be kept: a later run asks again.
     """
 
     rows: list[int]

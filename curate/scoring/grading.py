@@ -9,8 +9,9 @@ import json
 import re
 from typing import Any
 
-from curate.endpoint import Messages, spoken
+from curate.endpoint import spoken
 from curate.example import digest
+from curate.price import Messages
 
 GRADES = tuple(half / 2 for half in range(2, 11))
 SCHEMA: dict[str, Any] = {

@@ -1,6 +1,5 @@
 """A language model as the judge: a grade from 1 to 5 for each response, as AlpaGasus has it (arXiv:2307.08701)."""
 
-import json
 import math
 import re
 import sys
@@ -12,9 +11,10 @@ from pathlib import Path
 from datasets import Dataset
 
 from curate.config import EndpointConfig
-from curate.endpoint import BudgetSpent, Messages, Reply, base_url, connect, estimate, tokens_in
+from curate.endpoint import BudgetSpent, Reply, connect
 from curate.errors import UserError
 from curate.example import column, digest
+from curate.price import Messages, asked_of, estimate, tokens_in
 from curate.progress import Progress
 from curate.scoring.cache import Batch, Portions, Scores, cached_scores
 from curate.scoring.grading import SCHEMA, parse_grade, request
@@ -70,7 +70,9 @@ def judge(
     keys = [digest(*(turn["content"] for turn in messages(row))) for row in range(len(pool))]
     ids = column(pool, "id")
     given = {key: known[id] for key, id in zip(keys, ids, strict=True) if id in known} if known else None
-    return cached_scores(cache, _identity(endpoint), keys, compute, known=given, before=before, progress=progress)
+    return cached_scores(
+        cache, f"judge-{asked_of(endpoint, SCHEMA)}", keys, compute, known=given, before=before, progress=progress
+    )
 
 
 def _batch(row: int, reply: Reply, seconds: float) -> Batch:
@@ -84,10 +86,3 @@ def _batch(row: int, reply: Reply, seconds: float) -> Batch:
     except ValueError as error:
         reasons = {row: str(error)}
     return Batch([row], [grade], seconds, reasons, reply.tokens, reply.dollars)
-
-
-def _identity(endpoint: EndpointConfig) -> str:
-    """Of all that a request holds beside its messages."""
-    sampling = {"temperature": 0, "max_tokens": endpoint.max_tokens, "json_schema": endpoint.json_schema}
-    asked = digest(endpoint.model, base_url(endpoint), json.dumps([sampling, SCHEMA], sort_keys=True))
-    return f"judge-{re.sub(r'[^A-Za-z0-9.-]+', '--', endpoint.model)[:80]}-{asked}"

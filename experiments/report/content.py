@@ -206,10 +206,31 @@ def name_of(selector: Mapping[str, Any]) -> str:
     return " ".join(str(v) if k == "arm" else f"{k.rpartition('.')[2]}={_plain(v)}" for k, v in selector.items())
 
 
+def contrast_of(claim: Mapping[str, Any]) -> str:
+    """What is compared, in words: two arms, an arm with itself at another point, or a statistic along swept keys."""
+    treatment, control = name_of(claim["treatment"]), name_of(claim["control"])
+    if statistic := claim.get("statistic"):
+        what = statistic.get("parameter") or statistic["name"].replace("_", " ")
+        if statistic["name"] == "form":
+            what = f"error of the {statistic['better']} form minus the {statistic['than']} form"
+        elif statistic["name"] == "parameter":
+            what = f"{what} of the {statistic['form']} form"
+        along = " and ".join(statistic[key] for key in ("along", "size", "noise") if statistic.get(key))
+        return f"{what} along {along}, {treatment}" + f" minus {control}" * bool(control)
+    definition = claim.get("definition", {})
+    at = [definition[key] for key in ("control_metric", "control_point") if definition.get(key)]
+    control += f" ({' at '.join(at)})" * bool(at)
+    relation = {"log_ratio": "against", "gain_share": "as a share of"}.get(claim["scale"], "minus")
+    gain = "gain of " * (claim["scale"] == "gain_share")
+    return f"{gain}{treatment} {relation} {gain}{control}"
+
+
 def effect(claim: Mapping[str, Any], value: float | None) -> str:
-    """A value on the claim's scale: a signed difference, or a ratio."""
+    """A value on the claim's scale: a signed difference, a ratio, or a figure that is no difference."""
     if value is None:
         return "open"
+    if claim.get("statistic") or claim["scale"] == "gain_share":
+        return f"{value:.4g}".replace("-", "−")
     return f"×{math.exp(value):.3f}" if claim["scale"] == "log_ratio" else f"{value:+.3f}".replace("-", "−")
 
 
@@ -221,8 +242,9 @@ def interval_of(claim: Mapping[str, Any]) -> str:
 
 
 def margin_of(claim: Mapping[str, Any]) -> str:
-    """The margin on the claim's scale; that of a ratio is also its inverse."""
-    return f"×{math.exp(claim['margin']):.4g}" if claim["scale"] == "log_ratio" else f"{claim['margin']:g}"
+    """The margin on the claim's scale; that of a ratio is also its inverse; about what, if not about nothing."""
+    about = f" about {effect(claim, claim['reference'])}" if claim.get("reference") else ""
+    return (f"×{math.exp(claim['margin']):.4g}" if claim["scale"] == "log_ratio" else f"{claim['margin']:g}") + about
 
 
 def evidence(claim: Mapping[str, Any]) -> str:
@@ -231,9 +253,7 @@ def evidence(claim: Mapping[str, Any]) -> str:
         return claim["note"]
     parts = []
     if claim["estimate"] is not None:
-        relation = "against" if claim["scale"] == "log_ratio" else "minus"
-        contrast = f"{name_of(claim['treatment'])} {relation} {name_of(claim['control'])}"
-        parts.append(f"{contrast}: {effect(claim, claim['estimate'])} in {claim['metric']}")
+        parts.append(f"{contrast_of(claim)}: {effect(claim, claim['estimate'])} in {claim['metric']}")
         if claim["level"] is not None:
             parts.append(f"{100 * claim['level']:.4g} % interval {interval_of(claim)}")
         parts.append(f"{claim['pairs']} pair{'s' * (claim['pairs'] != 1)}")

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from experiments import store
-from experiments.report.content import VERDICTS, Arm, Content, Curve, effect, headline_first, interval_of, name_of
+from experiments.report.content import VERDICTS, Arm, Content, Curve, contrast_of, effect, headline_first, interval_of
 from experiments.table import REFERENCE
 
 WIDE, NARROW = 7.6, 3.7  # inches
@@ -281,12 +281,19 @@ def _curves_alt(content: Content) -> str:
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 
+SCALES = {"difference": "difference", "log_ratio": "ratio", "gain_share": "share of a gain"}
+
+
 def _forest(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
     shown = [claim for claim in headline_first(content.claims) if claim["estimate"] is not None]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for claim in shown:
         measure = "minutes" if claim["point"] == "to_full" else claim["metric"]
-        groups.setdefault(f"{measure}, {'ratio' if claim['scale'] == 'log_ratio' else 'difference'}", []).append(claim)
+        if statistic := claim["statistic"]:  # each in units of its own
+            title = f"{measure}, {' '.join(str(statistic.get(k)) for k in ('name', 'parameter') if statistic.get(k))}"
+        else:
+            title = f"{measure}, {SCALES[claim['scale']]}"
+        groups.setdefault(title, []).append(claim)
     sizes = [len(claims) for claims in groups.values()]
     height = 0.5 * sum(sizes) + 0.72 * len(sizes)
     figure, axes = plt.subplots(
@@ -304,12 +311,15 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
     _axes(ax, colours, grid="x")
     ax.spines["left"].set_visible(False)
     ends = [c[k] for c in claims for k in ("estimate", "ci_low", "ci_high") if c[k] is not None]
-    ends += [s * c["margin"] for c in claims for s in (-1, 1)] + [0.0]
+    ends += [c["reference"] + s * c["margin"] for c in claims for s in (-1, 1)]
+    shared = {c["reference"] for c in claims}
+    ends += [0.0] * (shared == {0.0})
     span = max(ends) - min(ends)
     left, right = min(ends) - 0.04 * span, max(ends) + 0.04 * span
     for i, claim in enumerate(claims):
         y, decided = -i, claim["verdict"] not in ("inconclusive", "not_comparable")
-        ax.fill_between([-claim["margin"], claim["margin"]], y - 0.34, y + 0.06, color=colours["grid"], linewidth=0)
+        within = [claim["reference"] - claim["margin"], claim["reference"] + claim["margin"]]
+        ax.fill_between(within, y - 0.34, y + 0.06, color=colours["grid"], linewidth=0)
         if claim["level"] is not None:
             low = left if claim["ci_low"] is None else claim["ci_low"]
             high = right if claim["ci_high"] is None else claim["ci_high"]
@@ -320,15 +330,12 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
             claim["estimate"], y - 0.14, "o", markersize=6, color=colours["c0"], markeredgewidth=1.5,
             markerfacecolor=colours["c0"] if decided else "none", zorder=4,
         )  # fmt: skip
-        words = (
-            claim["id"]
-            if narrow
-            else f"{name_of(claim['treatment'])} against {name_of(claim['control'])}  ({claim['id']})"
-        )
+        words = claim["id"] if narrow else f"{contrast_of(claim)}  ({claim['id']})"
         text: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
         ax.text(0, y + 0.24, words, color=colours["ink"], **text)
         ax.text(1, y + 0.24, VERDICTS[claim["verdict"]], color=colours["ink"], ha="right", fontweight="bold", **text)
-    ax.axvline(0, color=colours["muted"], linewidth=1)
+    if len(shared) == 1:
+        ax.axvline(shared.pop(), color=colours["muted"], linewidth=1)
     ax.set_xlim(left, right)
     ax.set_ylim(-len(claims) + 0.5, 0.5)
     ax.set_yticks([])

@@ -183,8 +183,9 @@ def _summary(content: Content) -> str:
 def _details(claim: Any) -> list[tuple[str, str]]:
     asked = {"treatment": claim["treatment"], "control": claim["control"]}
     contrast = " against ".join(
-        ", ".join(f"{k}={v}" for k, v in side.items() if k != "best_of") for side in asked.values()
+        ", ".join(f"{k}={v}" for k, v in side.items() if k != "best_of") for side in asked.values() if side
     )
+    statistic = ", ".join(f"{k} {v}" for k, v in (claim["statistic"] or {}).items() if v not in (None, False))
     found = [
         ("source", claim["source"]),
         ("quoted", claim["quoted"]),
@@ -194,6 +195,7 @@ def _details(claim: Any) -> list[tuple[str, str]]:
             "judged by",
             f"{claim['metric']} at {claim['point']}, {claim['scale'].replace('_', ' ')}, kind {claim['kind']}",
         ),
+        ("statistic", statistic),
         ("margin", margin_of(claim)),
         ("scope", claim["scope"]),
         ("pairs that would decide it", str(claim["seeds_needed"] or "")),

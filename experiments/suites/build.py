@@ -24,21 +24,26 @@ class Suite:
 
     name: str
     ood: bool
-    metrics: Literal["exact", "likelihood"]
+    metrics: Literal["exact", "likelihood", "text", "writing"]
     questions: tuple[Question, ...]
     instructions: tuple[str, ...]
     majority: float | None = None  # exact match of the best answer without knowledge
+    world: int | None = None  # the seed of the world by which what a model writes is judged
 
 
 def build_suites(
     evaluation: EvaluationConfig, template: dict[str, str], *, world: int, root: Path | None
 ) -> list[Suite]:
-    """All suites of a config, at most `evaluation.items` questions each. Raises UserError for an unreadable one."""
+    """The suites of the world and of files, at most `evaluation.items` questions each.
+
+    Those of running text need the data and are built by `text.text_suite`. Raises UserError for an unreadable one.
+    """
     return [
         _from_world(name, suite, evaluation.items, template, world)
         if suite.world
         else _from_file(name, suite, evaluation.items, template, root)
         for name, suite in evaluation.suites.items()
+        if suite.text is None
     ]
 
 

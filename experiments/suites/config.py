@@ -10,17 +10,23 @@ class _Strict(BaseModel):
 
 
 class SuiteConfig(_Strict):
-    """One suite: a part of the micro-world (`world`), or a JSON/JSONL file of questions and references (`path`)."""
+    """One suite: a part of the micro-world (`world`), a JSON/JSONL file of questions and references (`path`), or a
+    part of what goes with running text (`text`, see suites/text.py; `entities` says how many its probes ask about).
+    """
 
     ood: bool
     world: str | None = None
     path: str | None = None
-    metrics: Literal["exact", "likelihood"] = "exact"
+    text: str | None = None
+    entities: int | None = Field(None, gt=0)
+    metrics: Literal["exact", "likelihood", "text", "writing"] = "exact"
 
     @model_validator(mode="after")
     def _one_source(self):
-        if (self.world is None) == (self.path is None):
-            raise ValueError("world, path: give exactly one of them as the suite's source")
+        if [self.world, self.path, self.text].count(None) != 2:
+            raise ValueError("world, path, text: give exactly one of them as the suite's source")
+        if self.metrics in ("text", "writing") and self.text is None:
+            raise ValueError(f"metrics: {self.metrics} is of running text; give a suite whose source is text")
         return self
 
 
@@ -42,6 +48,14 @@ class GenerateConfig(_Strict):
     temperature: float = Field(gt=0)
 
 
+class Probe(_Strict):
+    """What counts as having learnt the text: a metric (the more the better) and where it has to get."""
+
+    suite: str
+    metric: str
+    at_least: float
+
+
 class EvaluationConfig(_Strict):
     """Suites by name, how many of their items are asked, and what counts as the best point."""
 
@@ -54,6 +68,7 @@ class EvaluationConfig(_Strict):
     primary: str
     mode: Literal["max", "min"]
     must_move: bool = False
+    probe: Probe | None = None
     allow_overlap: list[str] = []
     generate: GenerateConfig | None = None
 
@@ -61,6 +76,8 @@ class EvaluationConfig(_Strict):
     def _consistent(self):
         if self.best.suite not in self.suites:
             raise ValueError(f"best.suite: {self.best.suite!r} is no suite; give one of {', '.join(self.suites)}")
+        if self.probe and self.probe.suite not in self.suites:
+            raise ValueError(f"probe.suite: {self.probe.suite!r} is no suite; give one of {', '.join(self.suites)}")
         if self.primary.count("/") != 1:
             raise ValueError(f"primary: {self.primary!r} is no metric; give suite/metric, as in ood/em")
         if not any(s.ood for s in self.suites.values()):

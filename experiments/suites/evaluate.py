@@ -9,6 +9,7 @@ import numpy as np
 from .build import Suite
 from .config import EvaluationConfig
 from .teacher_forced import Answers, answer
+from .text import measure
 
 Metrics = dict[str, dict[str, dict[str, float]]]  # suite -> metric -> {value, n}
 
@@ -31,11 +32,16 @@ def evaluate(
     entropy in nats at the value tokens), entropy_first (at the first of them), confident (share of the answers at
     whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
     tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
-    another's).
+    another's). For `text` and `writing` see
+    `text.measure`.
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
     for suite in suites:
+        if suite.metrics in ("text", "writing"):
+            metrics[suite.name], own = measure(model, tokenizer, suite, config, items, max_length)
+            rows += own
+            continue
         found = _exact if suite.metrics == "exact" else _likelihood
         values = found(model, tokenizer, suite, config, items, max_length)
         n = len(next(iter(values.values())))

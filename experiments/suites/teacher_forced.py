@@ -30,7 +30,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens.
+    """Per question, all of shape (questions,): exact match, exact match after the format, nats and answer tokens, and
+    how many of these are the most likely ones after what stands before them (`hits`).
 
     Of the predictive distribution, where asked for: `entropy` is its entropy in nats, the mean over the answer's value
     tokens (those after the format and before the end), `entropy_first` at the first of them, `top_first` the
@@ -41,6 +42,7 @@ class Answers:
     em_format_free: np.ndarray
     nats: np.ndarray
     tokens: np.ndarray
+    hits: np.ndarray
     entropy: np.ndarray | None = None
     entropy_first: np.ndarray | None = None
     top_first: np.ndarray | None = None
@@ -64,7 +66,7 @@ def answer(
     device = next(model.parameters()).device
     n = len(questions)
     em, free = np.zeros(n, bool), np.zeros(n, bool)
-    nats, tokens = np.zeros(n), np.zeros(n, int)
+    nats, tokens, hits = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
     entropy, entropy_first, top_first = (np.zeros(n) if predictive else None for _ in range(3))
     encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
     stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
@@ -88,13 +90,13 @@ def answer(
             counted = cost[start : end - 1] if question.stop else cost[start:end]
             em[i] = all(right[:-1]) and ended
             free[i] = all(right[formats[question.given] : -1])
-            nats[i], tokens[i] = sum(counted), len(counted)
+            nats[i], tokens[i], hits[i] = sum(counted), len(counted), sum(right[: len(counted)])
             first = start + min(formats[question.given], max(0, count - 2))  # an answer that is all format: its last
             valued.append((first, max(end - 1, first + 1)))
             start = end
         if entropy is not None and entropy_first is not None and top_first is not None:
             entropy[indices], entropy_first[indices], top_first[indices] = _predictive(logits, valued)
-    return Answers(em, free, nats, tokens, entropy, entropy_first, top_first)
+    return Answers(em, free, nats, tokens, hits, entropy, entropy_first, top_first)
 
 
 def _predictive(logits: torch.Tensor, spans: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

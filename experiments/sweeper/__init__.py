@@ -23,7 +23,7 @@ from rich.console import Console
 from experiments import UserError, claim_files, store
 from experiments.claim_files import Claim
 from experiments.config import ExperimentConfig, validate_experiment
-from experiments.table import cells_frame
+from experiments.table import Best, cells_frame
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -59,6 +59,7 @@ class PairedSweeper(Sweeper):
         jobs = self._jobs()
         console.print(describe(plan, missing, jobs, experiment.name))
         if self.config.plan == "only":
+            self._power(plan, claims, jobs, console)
             return
 
         outcomes: dict[str, dict[str, Any]] = {}
@@ -77,6 +78,13 @@ class PairedSweeper(Sweeper):
         self._report(plan, experiment, claims, without, console)
         if code := self._exit_code(plan, without, outcomes, console):
             raise SystemExit(code)
+
+    def _power(self, plan: Plan, claims: list[Claim], jobs: int, console: Console) -> None:
+        from experiments import power
+
+        best = Best(**plan.evaluation.best.model_dump())
+        if said := power.describe_power(claims, plan.cells, store.records(plan.root, plan.configs), best, jobs):
+            console.print(said)
 
     def _jobs(self) -> int:
         """How many processes work side by side on this machine."""

@@ -27,6 +27,7 @@ class Stub(ThreadingHTTPServer):
         self.keys: set[str | None] = set()
         self.healed = False  # no fault any more
         self.takes_schema = True
+        self.refuses: dict[str, str] = {}  # a parameter that is not taken -> what is said of it
         self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10}
         self.together: threading.Barrier | None = None  # answers wait for each other here
         self.most = 0  # requests that were under way at a time
@@ -94,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = re.search(r"fault=(\w+?)x(\d+)", row)
         if "response_format" in body and not self.server.takes_schema:
             self._send(400, {"error": {"message": "response_format is not supported"}})
+        elif refused := [said for name, said in self.server.refuses.items() if name in body]:
+            self._send(400, {"error": {"message": refused[0], "code": "unsupported_parameter"}})
         elif fault and tried < int(fault[2]) and not self.server.healed:
             self._fail(fault[1], key)
         else:

@@ -15,8 +15,8 @@ from datasets import Dataset
 from curate import UserError
 from curate.__main__ import main
 from curate.config import EndpointConfig
-from curate.endpoint import estimate
 from curate.example import column, make_pool
+from curate.price import estimate
 from curate.scoring import Scores
 from curate.scoring.judge import judge
 from tests.curate.stub import SECRET, Stub
@@ -157,6 +157,36 @@ def test_a_row_that_the_server_refuses_says_nothing_about_the_schema(stub: Stub)
     scores = judge(pool, endpoint(stub, concurrency=1))
     assert (grades(scores), scores.reasons) == ([None, 2, 3], {0: "HTTP 400: fault 400 for Bearer ***"})
     assert ["response_format" in body for body in stub.asked] == [True, False, True, True]
+
+
+def test_a_model_that_renames_the_limit_and_refuses_a_temperature(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.refuses = {
+        "max_tokens": "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        "temperature": "'temperature' does not support 0 with this model.",
+    }
+    pool = pool_of(*(f"grade=3 {at}" for at in range(6)))
+    scores = judge(pool, endpoint(stub, concurrency=1, max_tokens=77, max_retries=0))
+    assert (grades(scores), scores.reasons) == ([3] * 6, {})
+    sent = [{"max_tokens", "max_completion_tokens", "temperature"} & set(body) for body in stub.asked]
+    learnt = [{"max_tokens", "temperature"}, {"max_completion_tokens", "temperature"}]
+    assert sent == [*learnt, *[{"max_completion_tokens"}] * 6]  # what the first row taught stays known
+    assert {body.get("max_completion_tokens") for body in stub.asked[1:]} == {77}
+    assert all("response_format" in body for body in stub.asked)
+    said = capsys.readouterr().err
+    assert said.count("m takes no max_tokens (HTTP 400: 'max_tokens' is not") == 1
+    assert said.count("m takes no temperature of 0 (HTTP 400: 'temp") == 1
+
+
+def test_a_row_that_is_refused_by_a_parameters_name_teaches_nothing(stub: Stub) -> None:
+    pool = pool_of("fault=400x99 grade=1 temperature max_tokens", "grade=2")
+    scores = judge(pool, endpoint(stub, concurrency=1, json_schema="never"))
+    assert grades(scores) == [None, 2]
+    stub.refuses = {"max_completion_tokens": "max_tokens is too large", "max_tokens": "max_tokens is too large"}
+    scores = judge(pool_of("grade=4"), endpoint(stub, concurrency=1, json_schema="never"))
+    assert scores.reasons == {0: "HTTP 400: max_tokens is too large"}
+    assert {"temperature", "max_tokens"} <= set(stub.asked[-2])
 
 
 @pytest.mark.parametrize(

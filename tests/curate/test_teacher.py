@@ -12,7 +12,7 @@ from datasets import Dataset
 from curate import UserError
 from curate.__main__ import main
 from curate.config import EndpointConfig
-from curate.example import make_pool
+from curate.example import column, make_pool
 from curate.teacher import answers
 from tests.curate.stub import SECRET, Stub
 
@@ -61,6 +61,45 @@ def test_what_was_paid_for_is_returned_when_the_money_is_gone(stub: Stub, capsys
     assert said.endswith("no new response for 6 of 10 rows (rewrite.endpoint.max_cost=0.0055 is reached)\n")
 
 
+def test_a_run_that_was_stopped_pays_for_no_answer_twice(stub: Stub, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    cut = "reply=half an ans; finish=length"
+    pool = pool_of("reply=answer 0;", cut, *(f"reply=answer {at};" for at in range(2, 9)), "fault=500x9 reply=a;")
+    with pytest.raises(KeyboardInterrupt):
+        answers(pool, endpoint(stub, concurrency=1), cache=tmp_path, progress=stop)
+    assert len(stub.asked) == 4
+    expected = ["answer 0", None, *(f"answer {at}" for at in range(2, 9)), None]
+    assert answers(pool, endpoint(stub, concurrency=1), cache=tmp_path) == expected
+    assert Counter(stub.rows()) == dict.fromkeys(column(pool, "instruction"), 1)
+    stub.healed = True
+    assert answers(pool, endpoint(stub, concurrency=2), cache=tmp_path) == [*expected[:-1], "a"]
+    assert len(stub.asked) == 11  # only what failed was asked again
+    assert answers(pool, endpoint(stub), cache=tmp_path) == [*expected[:-1], "a"]
+    assert len(stub.asked) == 11
+    answers(pool_of("reply=answer 0;"), endpoint(stub, max_tokens=9), cache=tmp_path)
+    assert len(stub.asked) == 12  # another request
+
+
+def test_earlier_runs_count_towards_the_budget_and_their_answers_stay(stub: Stub, tmp_path: Path) -> None:
+    pool = pool_of(*(f"reply=answer {at};" for at in range(10)))
+    prices = {"m": [0.0, 100.0]}  # 10 tokens out: 0.001 dollars a row; before it is asked, 20 tokens: 0.002
+    limited = endpoint(stub, prices=prices, max_tokens=20, max_cost=0.0055, concurrency=1)
+    for _ in range(2):
+        assert answers(pool, limited, cache=tmp_path) == [*(f"answer {at}" for at in range(4)), *[None] * 6]
+        assert len(stub.asked) == 4
+    more = endpoint(stub, prices=prices, max_tokens=20, max_cost=0.02)
+    assert answers(pool, more, cache=tmp_path) == [f"answer {at}" for at in range(10)]
+    assert len(stub.asked) == 10
+
+
+def test_equal_rows_are_asked_for_once(stub: Stub) -> None:
+    assert answers(pool_of("reply=x;", "reply=y;", "reply=x;"), endpoint(stub)) == ["x", "y", "x"]
+    assert len(stub.asked) == 2
+
+
 def test_a_server_that_breaks_down_is_said_and_one_that_never_worked_is_an_error(
     stub: Stub, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +126,8 @@ def test_the_command(stub: Stub, tmp_path: Path, monkeypatch: Any, capsys: pytes
         "curate", "data.path=in.jsonl", "selection=top_k", "selection.k=1", "rewrite=teacher",
         f"rewrite.endpoint.base_url={stub.url}", "rewrite.endpoint.api_key_env=JUDGE_KEY", "out.path=out.jsonl",
     ])  # fmt: skip
-    main()
+    for _ in range(2):  # the second time from the cache
+        main()
     kept = [json.loads(line)["output"] for line in Path("out.jsonl").read_text().splitlines()]
     assert kept == ["new 1", "new 2", "word word word "]
     assert Counter(stub.rows()) == {"reply=new 1;": 1, "reply=new 2;": 1}

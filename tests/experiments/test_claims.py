@@ -312,10 +312,23 @@ def test_the_same_runs_on_both_sides_say_nothing():
     assert "the same runs" in one(tables.runs_table(cells, records, BEST), claim())["note"]
 
 
+def test_without_a_scope_the_planned_bases_name_it():
+    rng = np.random.default_rng(0)
+    scores = {"a": list(0.6 + 0.01 * rng.standard_normal(12)), "b": list(0.4 + 0.01 * rng.standard_normal(12))}
+    for bases, scope in ((3, "these"), (5, "these"), (6, "across")):
+        named, left = (
+            one(table_of(scores, bases=bases), claim(scope=scope)),
+            one(table_of(scores, bases=bases), claim()),
+        )
+        assert left["scope"] == named["scope"] and left["ci_low"] == named["ci_low"]
+        assert left["definition"]["scope"] == "auto"
+
+
 def test_scopes_are_told_apart():
     rng = np.random.default_rng(0)
     scores = {"a": list(0.6 + 0.01 * rng.standard_normal(12)), "b": list(0.4 + 0.01 * rng.standard_normal(12))}
-    scope = {bases: one(table_of(scores, bases=bases), claim())["scope"] for bases in (1, 3, 12)}
+    these = claim(scope="these")
+    scope = {bases: one(table_of(scores, bases=bases), these)["scope"] for bases in (1, 3, 12)}
     assert scope == {
         1: "this model, these items and seeds",
         3: "these 3 base models",

@@ -6,8 +6,9 @@ import torch
 
 from train import UserError
 from train.batches import Row
-from train.config import TrainingConfig
+from train.config import LoraConfig, TrainingConfig
 from train.finetune import NotFinite, finetune, points_of, spikes, steps_of
+from train.models import trainable_share, with_lora
 
 ROWS = [Row(f"<q> w{i} <a>", f"ok : w{(7 * i + 3) % 40}") for i in range(40)]
 
@@ -98,22 +99,50 @@ def test_an_empty_set_is_the_users_to_mend(tokenizer, make_model):
         tune(make_model(), tokenizer, rows=[])
 
 
-def test_lora_trains_a_fraction_and_leaves_the_rest(tokenizer, make_model):
-    from train.config import LoraConfig
-    from train.models import with_lora
-
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("tokens", [None, ("<q>", "<a>", "<eos>", "ok", ":")])
+def test_lora_trains_a_fraction_and_leaves_the_rest(tokenizer, make_model, dora, tokens):
     model = make_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    tuned = with_lora(model, LoraConfig(r=4, alpha=8), seed=0)
-    share = sum(p.numel() for p in tuned.parameters() if p.requires_grad) / sum(p.numel() for p in tuned.parameters())
-    assert 0 < share < 0.5
-    tune(tuned, tokenizer)
+    tuned = with_lora(model, tokenizer, LoraConfig(r=4, alpha=8, dora=dora), tokens, seed=0)
+    assert 0 < trainable_share(tuned, tokens) < 0.5
+    assert dora == any("magnitude" in name for name, p in tuned.named_parameters() if p.requires_grad)
+    tune(tuned, tokenizer, tokens_trained=tokens)
     after = tuned.state_dict()
     moved = [k for k, v in after.items() if "lora_B" in k and v.abs().sum() > 0]
     assert moved
     for key, value in before.items():
+        if "embed_tokens" in key or "lm_head" in key:
+            continue
         kept = after[next(k for k in after if k.endswith(key) or k.replace(".base_layer", "").endswith(key))]
         assert torch.equal(kept, value), key
+    rows = tuned.merge_and_unload().get_input_embeddings().weight
+    was = before["model.embed_tokens.weight"]
+    assert (rows != was).any(1).nonzero().flatten().tolist() == sorted(tokenizer.convert_tokens_to_ids(tokens or []))
+
+
+def test_the_share_that_is_trained(tokenizer, make_model):
+    model = make_model()
+    n, embeddings = sum(p.numel() for p in model.parameters()), model.get_input_embeddings().weight.numel()
+    assert trainable_share(model, None) == 1.0
+    assert trainable_share(model, ("ok", ":")) == pytest.approx((n - embeddings + 2 * 32) / n)
+    tuned = with_lora(model, tokenizer, LoraConfig(r=4, alpha=8, target=["q_proj"]), ("ok", ":"), seed=0)
+    own = 2 * 4 * (32 + 32) + 2 * 32  # two layers' adapters of q, two rows
+    assert trainable_share(tuned, ("ok", ":")) == pytest.approx(own / (n + own))
+    with pytest.raises(UserError, match=r"training\.tokens_trained: 'zebra'"):
+        with_lora(make_model(), tokenizer, LoraConfig(r=4, alpha=8), ("zebra",), seed=0)
+
+
+def test_a_saved_adapter_holds_the_trained_rows(tokenizer, make_model, tmp_path):
+    from peft import PeftModel
+
+    tokens = ("<q>", "<a>", "<eos>", "ok", ":")
+    tuned = with_lora(make_model(), tokenizer, LoraConfig(r=4, alpha=8), tokens, seed=0)
+    tune(tuned, tokenizer, tokens_trained=tokens)
+    tuned.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(make_model(), tmp_path)
+    ids = torch.tensor([[3, 10, 4, 5]])
+    torch.testing.assert_close(again.eval()(input_ids=ids).logits, tuned.eval()(input_ids=ids).logits)
 
 
 def test_the_losses_of_all_steps_are_kept(tokenizer, make_model):
