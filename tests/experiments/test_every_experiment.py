@@ -129,7 +129,7 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
 
 
 def test_small_clean_models_runs(cli, tmp_path):
-    code, out, err = cli("experiment=small_clean_models", "model.scratch.hidden=32,64,224")
+    code, out, err = cli("experiment=small_clean_models")
     assert code == 0, err
     judged = checked(tmp_path / "runs/tiny/reports/small_clean_models", {"clean_narrow", "noisy_broad"}, 2)
     assert {entry["verdict"] for entry in judged if entry["id"].startswith("small_clean_rivals")} == {"inconclusive"}

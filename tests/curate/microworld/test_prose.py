@@ -65,7 +65,7 @@ def test_what_is_no_sentence_is_not_parsed(world):
     assert microworld.parse(world, good)
     for bad in (
         "", one, f"{good} {other}", f"the home of nobody is {other}", f"the arden of {one} is home", f"{one} :",
-        f"{one} : home arden , ", f"nobody : home arden", f"the home of {one} is", good.replace("is", "has"),
+        f"{one} : home arden , ", "nobody : home arden", f"the home of {one} is", good.replace("is", "has"),
     ):  # fmt: skip
         assert microworld.parse(world, bad) is None, bad
     assert microworld.parse(world, f"the home of {one} is red") == [(one, "home", "red")]
