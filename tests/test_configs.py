@@ -12,7 +12,10 @@ from experiments.run import CONF
 # what some options need beside their name
 NEEDS = {
     "data=file": ["data.path=pool.jsonl"],
+    "data=stories": ["data.path=stories.txt"],
+    "experiment=source_setting": ["data.path=stories.txt"],
     "model=hf": ["model.path=gpt2"],
+    "model=scratch": ["data=world_text"],
     "scorer=own": ["scorer._target_=mine.score"],
     "selection=from_file": ["selection.path=rows.json"],
     "selection=threshold": ["selection.threshold=0.5"],

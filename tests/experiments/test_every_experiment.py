@@ -12,6 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from experiments import claims, run
 from experiments.run import CONF
+from tests.stories import stories, write_stories
 
 WORDS = [f"w{i}" for i in range(40)]
 
@@ -134,3 +135,20 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
     record = json.loads(next((tmp_path / "runs/tiny").glob("*/record.json")).read_text())
     assert record["data"]["set_aside"] == 1
     assert not list((tmp_path / "runs").rglob("*.bin"))
+
+
+def test_small_clean_models_runs(cli, tmp_path):
+    code, out, err = cli("experiment=small_clean_models")
+    assert code == 0, err
+    judged = checked(tmp_path / "runs/tiny/reports/small_clean_models", {"clean_narrow", "noisy_broad"}, 2)
+    assert {entry["verdict"] for entry in judged if entry["id"].startswith("small_clean_rivals")} == {"inconclusive"}
+    assert "0 base models to build" in out
+
+
+def test_source_setting_runs(cli, tmp_path):
+    path = write_stories(tmp_path / "stories.txt", stories(400))
+    code, _, err = cli("experiment=source_setting", f"data.path={path}")
+    assert code == 0, err
+    judged = checked(tmp_path / "runs/tiny/reports/source_setting", {"full", "corrupted", "duplicated"}, 2)
+    assert {entry["metric"] for entry in judged} == {"stories/accuracy", "stories/perplexity"}
+    assert all(entry["pairs"] == 2 for entry in judged)
