@@ -13,7 +13,7 @@ from curate import UserError, microworld
 from curate.example import render
 from curate.reading import HUB, records
 
-from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, trains_reward_model
+from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, reward_essence, trains_reward_model
 from .store import cached_folder
 
 KNOWS = "cloze"  # the suite of what a base model knows
@@ -94,7 +94,7 @@ def reward_folder(config: Config) -> Path:
         pairs = [source if source.startswith(HUB) else content_hash(Path(source)) for source in pairs_sources(config)]
     identity = {
         "backbone": base_folder(config).name if reward.backbone is None else reward.backbone,
-        "reward": reward.model_dump(mode="json"),
+        "reward": reward_essence(reward),
         "pairs": pairs,
         "template": reward_template(config),
         "code": RESULTS_VERSION["train"],
