@@ -147,11 +147,12 @@ def preference_pairs(config: Config) -> tuple[Preferences, Preferences]:
     if config.data.name == "microworld":
         rows = microworld.preference_pairs(microworld.build_world(config.seed.world), seed=0)
         return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows], []
-    read = [_read_pairs(source, template) for source in pairs_sources(config)]
+    read = [read_pairs(source, template) for source in pairs_sources(config)]
     return read[0], read[1] if len(read) > 1 else []
 
 
-def _read_pairs(source: str, template: dict[str, str]) -> Preferences:
+def read_pairs(source: str, template: dict[str, str]) -> Preferences:
+    """The preference pairs of a file or of hub:NAME; raises UserError if there are none."""
     pairs = [pair for _, row in records(source, "data.pairs") if (pair := _pair(row, template))]
     if not pairs:
         raise UserError(f"data.pairs: {source} holds no pair; give columns prompt, chosen, rejected or src, pos, neg")

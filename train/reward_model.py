@@ -22,7 +22,7 @@ from .batches import IGNORED, Row, response_logits
 from .config import RewardModelConfig
 from .finetune import finetune
 from .models import load_causal_lm, load_tokenizer
-from .pairs import Pair, unescaped
+from .pairs import Pair, longer, unescaped
 from .reward_head import batches, collate_rows, encode_pairs, head_scores, train_head
 
 
@@ -86,6 +86,7 @@ def train_reward_model(
         "max_length": config.max_length,
         "pairs": {"train": len(train), "weights": len(fit), "test": len(test)},
         "pairwise_accuracy": accuracy,
+        "balanced_accuracy": _balanced(on_test @ weights, longer(test)),
         "seed": seed,
         "train_s": time.perf_counter() - started,
     }
@@ -143,3 +144,9 @@ def _length_margins(pairs: list[Pair], length: Callable[[str], int]) -> np.ndarr
 def _accuracy(margins: np.ndarray) -> float:
     """Share of pairs in which the chosen response has the higher score; a tie counts half."""
     return float(np.mean(margins > 0) + np.mean(margins == 0) / 2)
+
+
+def _balanced(margins: np.ndarray, longer: np.ndarray) -> float:
+    """The mean of the accuracies where the chosen response has more words and where it has fewer."""
+    parts = [margins[part] for part in (longer > 0, longer < 0) if part.any()]
+    return float(np.mean([_accuracy(part) for part in parts])) if parts else _accuracy(margins)
