@@ -60,7 +60,7 @@ def clean(value: Any, name: str = "") -> Any:
 def card(
     out: Path, pool: Dataset, kept: np.ndarray, *, job: "Job", facts: Mapping[str, Any], figures: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The card's facts, fit for JSON. `pool`, `kept` and `facts` as in `curate.audit.report`, `figures` of `audit`."""
+    """The card's facts, fit for JSON. `pool`, `kept` and `facts` as in `audit_report.report`, `figures` of `audit`."""
     asked = job.scorer.model_dump(exclude_defaults=True) | {"kind": job.scorer.kind}
     packages = _PACKAGES + (_MODEL_PACKAGES if job.scorer.kind in _MODEL_SCORERS else ())
     noise = Counter(kind for kind in column(pool.select(kept), "noise_kind") if kind)

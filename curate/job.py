@@ -100,7 +100,7 @@ def curate(job: Job) -> str:
     if final is not kept or final.data.column("duplicate_of").null_count < len(final):
         accounts += f"; {len(final)} rows out, {sum(of is not None for of in column(final, 'duplicate_of'))} copies"
     if job.audit:
-        from curate.audit import report
+        from curate.audit_report import report
 
         counts = {"in": loaded.read, "kept": len(chosen), "rejected": rejected, "set aside": len(loaded.bad)}
         facts = {"command": " ".join(sys.argv[1:]), "accounts": accounts, "rows": {**counts, "out": len(final)}}

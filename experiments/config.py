@@ -29,7 +29,7 @@ from curate.reading import HUB
 from curate.select import USES_SEED, uses_scores
 from experiments import UserError
 from experiments.suites.config import EvaluationConfig
-from train.config import ModelConfig, TrainingConfig
+from train.config import ModelConfig, RewardModelConfig, TrainingConfig
 
 # Raised when the results of a package change; part of every run's id.
 RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
@@ -218,7 +218,9 @@ def essence(config: Config) -> dict[str, Any]:
     tree["scorer"] = _scorer(config.scorer) if scores_are_used(config) else None
     if config.rewrite.by == "none":
         del tree["rewrite"]
-    if not trains_reward_model(config):
+    if trains_reward_model(config):
+        tree["model"]["reward"] = reward_essence(config.model.reward)
+    else:
         del tree["model"]["reward"], tree["data"]["pairs"], tree["data"]["pairs_valid"]
 
     del seed["pair"], seed["bases"]  # they only choose the other seeds
@@ -250,6 +252,15 @@ def trains_reward_model(config: Config) -> bool:
     """Whether this run scores its pool with the reward model that is trained here."""
     own = any(one.kind == "reward_model" and one.model is None for one in config.scorer.models())
     return own and scores_are_used(config)
+
+
+def reward_essence(reward: RewardModelConfig) -> dict[str, Any]:
+    """What determines a reward model; keys that are newer than published results are left out where they do nothing."""
+    tree = reward.model_dump(mode="json")
+    for name in ("length_orthogonal", "padding", "unescape"):
+        if not tree[name]:
+            del tree[name]
+    return tree
 
 
 def _scorer(scorer: ScorerConfig) -> dict[str, Any]:

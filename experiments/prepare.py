@@ -14,7 +14,7 @@ from curate.example import column, render
 from curate.reading import HUB, records
 from curate.text import load_stories
 
-from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, trains_reward_model
+from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, reward_essence, trains_reward_model
 from .store import cached_folder
 
 KNOWS = "cloze"  # the suite of what a base model knows
@@ -134,7 +134,7 @@ def reward_folder(config: Config) -> Path:
         pairs = [source if source.startswith(HUB) else content_hash(Path(source)) for source in pairs_sources(config)]
     identity = {
         "backbone": base_folder(config).name if reward.backbone is None else reward.backbone,
-        "reward": reward.model_dump(mode="json"),
+        "reward": reward_essence(reward),
         "pairs": pairs,
         "template": reward_template(config),
         "code": RESULTS_VERSION["train"],
@@ -187,11 +187,12 @@ def preference_pairs(config: Config) -> tuple[Preferences, Preferences]:
     if config.data.name == "microworld":
         rows = microworld.preference_pairs(microworld.build_world(config.seed.world), seed=0)
         return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows], []
-    read = [_read_pairs(source, template) for source in pairs_sources(config)]
+    read = [read_pairs(source, template) for source in pairs_sources(config)]
     return read[0], read[1] if len(read) > 1 else []
 
 
-def _read_pairs(source: str, template: dict[str, str]) -> Preferences:
+def read_pairs(source: str, template: dict[str, str]) -> Preferences:
+    """The preference pairs of a file or of hub:NAME; raises UserError if there are none."""
     pairs = [pair for _, row in records(source, "data.pairs") if (pair := _pair(row, template))]
     if not pairs:
         raise UserError(f"data.pairs: {source} holds no pair; give columns prompt, chosen, rejected or src, pos, neg")

@@ -106,6 +106,9 @@ class RewardModelConfig(_Strict):
     held_out: float = Field(gt=0, lt=1)
     template: dict[str, str] | None = None
     reference: TrainingConfig | None = None
+    length_orthogonal: bool = False
+    padding: float = Field(0.0, ge=0)
+    unescape: bool = False
 
 
 class ModelConfig(_Strict):

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from train import UserError
+from train import UserError, reward_head
 from train.config import RewardModelConfig, TrainingConfig
+from train.pairs import longer, padded, unescaped
+from train.reward_head import fit_margins
 from train.reward_model import Pair, _joint_weights, train_reward_model
 
 TEMPLATE = {"without_input": "<q> {instruction} <a>", "with_input": "<q> {instruction} {input} <a>"}
@@ -112,3 +115,97 @@ def test_weights_follow_the_feature_that_tells():
 def test_too_few_pairs_are_the_users_to_mend(base, tmp_path):
     with pytest.raises(UserError, match=r"data\.pairs: 2 preference pairs are too few"):
         train(base, tmp_path / "rm", config(), pairs(2))
+
+
+# --- what is not to be learnt ---------------------------------------------------------------------------------------
+
+
+def test_margins_have_no_covariance_with_length_and_still_find_what_is_better():
+    rng = np.random.default_rng(0)
+    length = rng.normal(0.7, 1.0, 400)  # chosen responses are longer
+    margins = rng.normal(0.0, 1.0, (400, 6))
+    margins[:, 0] += length
+    margins[:, 1] += 0.8  # the quality
+    plain, orthogonal = fit_margins(margins), fit_margins(margins, length=length)
+    assert plain[0] > 0.3
+    assert abs(np.mean(margins @ orthogonal * length)) < 1e-9
+    assert orthogonal[1] > 0.5
+
+
+def test_what_padding_moves_loses_its_weight():
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0.8, 1.0, (400, 4))
+    changes = np.zeros((400, 4))
+    changes[:, 2] = rng.normal(1.0, 0.2, 400)
+    plain = fit_margins(margins)
+    previous = plain[2]
+    assert previous > 0.3
+    for penalty in (0.1, 1.0, 10.0):
+        weights = fit_margins(margins, changes, penalty)
+        assert abs(weights[2]) < previous / 1.5
+        assert weights[0] > 0.3
+        previous = abs(weights[2])
+    np.testing.assert_allclose(fit_margins(margins, changes, 0.0), plain, rtol=1e-2)
+
+
+def test_the_penalty_is_that_of_the_docstring():
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(1)
+    margins, changes = rng.normal(0.5, 1.0, (50, 3)), rng.normal(0.0, 1.0, (20, 3))
+
+    def loss(w):
+        pairs = np.logaddexp(0, -margins @ w).sum() * 2 + 2 * 50 * 0.7 * np.mean((changes @ w) ** 2)
+        return pairs + w @ w / (2 * 0.1)
+
+    np.testing.assert_allclose(fit_margins(margins, changes, 0.7), minimize(loss, np.zeros(3)).x, atol=1e-3)
+
+
+def test_fine_tuning_is_told_not_to_pay_for_padding(base, tmp_path, monkeypatch):
+    """The chosen response has `ok` and `w39` more; `w39` is what padding adds."""
+    monkeypatch.setattr(reward_head, "padded", lambda text, rng: f"{text} w39")
+    given = [Pair(p.prompt, f"{p.rejected} ok w39", p.rejected) for p in pairs()]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    share = {}
+    for penalty in (0.0, 3.0):
+        head = reward_head.train_head(base, tokenizer, given, config(padding=penalty), 0)
+        texts = {"": 0.0, " w39": 0.0, " ok w39": 0.0}
+        for more in texts:
+            same = [Pair(p.prompt, p.rejected + more, "") for p in given]
+            rows = reward_head.encode_pairs(tokenizer, same, 32)[: len(given)]
+            with torch.inference_mode():
+                texts[more] = float(reward_head.head_scores(head, reward_head.collate_rows(rows, 0)).mean())
+        assert texts[" ok w39"] > texts[""]
+        share[penalty] = abs(texts[" w39"] - texts[""]) / (texts[" ok w39"] - texts[""])
+    assert share[3.0] < share[0.0] / 2
+
+
+def test_padding_adds_something_and_loses_nothing():
+    rng = np.random.default_rng(0)
+    text = "Paris is big. It is the capital of France."
+    made = {padded(text, rng) for _ in range(200)}
+    assert len(made) > 10 and text not in made
+    assert all("It is the capital of France." in one and "Paris is big." in one for one in made)
+    listed = "- one\n- two"
+    assert all(listed in padded(listed, rng) for _ in range(50))
+
+
+def test_no_phrase_of_the_padding_is_one_that_the_probe_uses():
+    from curate.bias import ENGLISH
+    from train import pairs as module
+
+    probed = " ".join(edit.apply("Yes. No.") for edit in ENGLISH).lower()
+    for phrase in (*module._PREFACES, *module._CLOSINGS):
+        words = phrase.lower().split()
+        assert not any(" ".join(words[at : at + 4]) in probed for at in range(len(words) - 3)), phrase
+
+
+def test_escapes_are_put_back():
+    [pair] = unescaped([Pair("p\\n", "a\nb", 'a\\nb \\"c\\"')])
+    assert pair == Pair("p\\n", "a\nb", 'a\nb "c"')
+
+
+def test_longer_is_in_standard_deviations_and_knows_the_side():
+    found = longer([Pair("", "a b c", "a"), Pair("", "a", "a b c"), Pair("", "a", "b")])
+    assert found[0] > 0 > found[1] and found[2] == 0
+    assert np.std(found) == pytest.approx(1)
