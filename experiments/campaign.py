@@ -26,11 +26,10 @@ from rich.console import Console
 from experiments import claim_files, report, run, store
 from experiments.config import validate_experiment
 
-# the ones that others share most with come first
+# the ones that others share most with come first, those that need base models of other sizes last
 EXPERIMENTS = (
     "alpagasus",
     "superficial_alignment",
-    "label_noise",
     "duplication",
     "pareto",
     "repair",
@@ -39,9 +38,10 @@ EXPERIMENTS = (
     "alpagasus_rate",
     "alpagasus_steps",
     "peft",
-    "data_vs_model",
     "judge_bias",
     "simulator",
+    "label_noise",
+    "data_vs_model",
 )
 INTERRUPTED = 130
 
