@@ -16,7 +16,7 @@ from ..example import make_pool
 from . import wording as say
 from .suites import Item
 from .text import BIOGRAPHY_FACTS, BIOGRAPHY_SHARE
-from .world import SINGLE, World, generator, synonyms, values
+from .world import SINGLE, World, build_world, generator, synonyms, values
 
 VALIDATION_SHARE = 0.25  # of the facts: those whose probes choose the best point of a curve
 
@@ -79,14 +79,15 @@ def parse(world: World, sentence: str) -> list[Fact] | None:
 
     A value need not be of the attribute's kind: "the pet of X is red" is grammatical, and false.
     """
-    for frame in _frames(world):
+    frames, clause = _patterns(world.seed)
+    for frame in frames:
         if match := frame.fullmatch(sentence):
-            return [(match["e"], _attribute(match["a"]), match["v"])]
+            return [(match["e"], _attributes()[match["a"]], match["v"])]
     entity, colon, rest = sentence.partition(" : ")
-    clauses = [_clause(world).fullmatch(text) for text in rest.split(" , ")]
-    if not colon or entity not in world.entities or not all(clauses):
+    found = [clause.fullmatch(text) for text in rest.split(" , ")]
+    if not colon or entity not in world.entities or not all(found):
         return None
-    return [(entity, _attribute(clause["a"]), clause["v"]) for clause in clauses if clause]
+    return [(entity, _attributes()[match["a"]], match["v"]) for match in found if match]
 
 
 def is_true(world: World, fact: Fact) -> bool:
@@ -100,10 +101,6 @@ def _attributes() -> dict[str, str]:
     return {name: attribute for attribute in SINGLE for name in synonyms(attribute)}
 
 
-def _attribute(name: str) -> str:
-    return _attributes()[name]
-
-
 def _slots(world: World) -> dict[str, str]:
     def one_of(words: Iterable[str]) -> str:
         return "|".join(sorted(words, key=lambda word: (-len(word), word)))
@@ -113,20 +110,9 @@ def _slots(world: World) -> dict[str, str]:
     return {name: f"(?P<{name}>{one_of(words)})" for name, words in slots.items()}
 
 
-_cache: dict[int, tuple[list[re.Pattern[str]], re.Pattern[str]]] = {}
-
-
-def _compiled(world: World) -> tuple[list[re.Pattern[str]], re.Pattern[str]]:
-    if world.seed not in _cache:
-        slots = _slots(world)
-        frames = [re.compile(frame.removesuffix(" .").format(**slots)) for frame in say.STATEMENTS]
-        _cache[world.seed] = frames, re.compile(f"{slots['a']} {slots['v']}")
-    return _cache[world.seed]
-
-
-def _frames(world: World) -> list[re.Pattern[str]]:
-    return _compiled(world)[0]
-
-
-def _clause(world: World) -> re.Pattern[str]:
-    return _compiled(world)[1]
+@lru_cache(maxsize=4)
+def _patterns(seed: int) -> tuple[list[re.Pattern[str]], re.Pattern[str]]:
+    """The frames of single statements, and a clause of a biography."""
+    slots = _slots(build_world(seed))
+    frames = [re.compile(frame.removesuffix(" .").format(**slots)) for frame in say.STATEMENTS]
+    return frames, re.compile(f"{slots['a']} {slots['v']}")
