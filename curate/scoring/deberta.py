@@ -18,14 +18,17 @@ from typing import Any
 import torch
 from transformers import DebertaV2ForSequenceClassification
 
+_BIAS = "disentangled_attention_bias"  # the method that makes the position terms
+
 
 @contextmanager
 def cached_positions(model: Any) -> Iterator[None]:
     """Inside, the model's attention takes its position terms from the cache, and a classifier's last layer gives the
     first token only; outside, it is what it was.
 
-    For inference only: weights must not change inside. A model of another architecture is left alone; so is a
-    DeBERTa-v2 whose parts the installed transformers calls otherwise, with a warning.
+    For inference only: weights must not change inside. Inside another one it does nothing. A model of another
+    architecture is left alone; so is a DeBERTa-v2 whose parts the installed transformers calls otherwise, with a
+    warning.
     """
     parts = _parts(model)
     hook = None
@@ -39,7 +42,7 @@ def cached_positions(model: Any) -> Iterator[None]:
         if hook is not None:
             hook.remove()
         for attention, _, _ in parts:
-            attention.__dict__.pop("disentangled_attention_bias", None)
+            attention.__dict__.pop(_BIAS, None)
 
 
 def _first_token(_: Any, args: tuple[torch.Tensor, torch.Tensor], options: dict[str, Any]) -> tuple[Any, Any]:
@@ -59,7 +62,7 @@ def _parts(model: Any) -> list[tuple[Any, torch.Tensor | None, torch.Tensor | No
             return [
                 (module, *_project(module, positions))
                 for module in model.modules()
-                if hasattr(module, "disentangled_attention_bias")
+                if hasattr(module, _BIAS) and _BIAS not in vars(module)
             ]
     except (AttributeError, StopIteration) as error:
         warnings.warn(f"scoring {model.config.model_type} the slow way: {error!r}", stacklevel=3)

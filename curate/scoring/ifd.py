@@ -8,6 +8,7 @@ training on; at 1 or above prompt and response do not belong together, and the p
 import functools
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from curate.progress import Progress
 from curate.scoring.cache import Scores
 from curate.scoring.likelihood import likelihood_batches
 from curate.scoring.loading import BARE, Batches, budget, cached_by_model, device_of, load_causal, texts
+from curate.scoring.onednn import onednn_linears
 
 
 def perplexity(
@@ -72,9 +74,10 @@ def ifd(
 
 
 def _loader(model_id: str, config: ScorerConfig, measure: Any) -> Any:
-    def load() -> Batches:
+    def load(held: ExitStack) -> Batches:
         model, tokenizer = load_causal(model_id)
         device = device_of(None)
+        held.enter_context(onednn_linears(model.to(device).eval()))
         options: dict[str, Any] = {"max_length": config.max_length, "token_budget": budget(None, device)}
         return functools.partial(
             measure, functools.partial(likelihood_batches, model, tokenizer, device=device, **options)

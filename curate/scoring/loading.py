@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from pickle import UnpicklingError
@@ -38,25 +38,26 @@ def cached_by_model(
     name: str,
     prompts: Sequence[str],
     responses: Sequence[str],
-    load: Callable[[], Batches],
+    load: Callable[[ExitStack], Batches],
     cache: Path | None,
     progress: Progress | None,
 ) -> Scores:
     """Scores from the cache, or from what `load` returns, timed with all that they need: loading and tokenising too.
 
     `name` and the content of the model are the scorer's identity. What `load` returns maps prompts and responses to
-    batches of (positions among them, scores).
+    batches of (positions among them, scores); what it enters in the stack is held open over all portions of the rows.
     """
 
     def compute(portions: Portions) -> Iterator[Batch]:
         started = time.perf_counter()
-        batches = load()
-        for rows in portions:
-            for some, values in batches([prompts[row] for row in rows], [responses[row] for row in rows]):
-                now = time.perf_counter()
-                reasons = {rows[at]: NO_SCORE for at, value in zip(some, values, strict=True) if math.isnan(value)}
-                yield Batch([rows[at] for at in some], values, now - started, reasons)
-                started = now
+        with ExitStack() as held:
+            batches = load(held)
+            for rows in portions:
+                for some, values in batches([prompts[row] for row in rows], [responses[row] for row in rows]):
+                    now = time.perf_counter()
+                    reasons = {rows[at]: NO_SCORE for at, value in zip(some, values, strict=True) if math.isnan(value)}
+                    yield Batch([rows[at] for at in some], values, now - started, reasons)
+                    started = now
 
     pairs = list(zip(prompts, responses, strict=True))
     keys = [digest(prompt, response) for prompt, response in pairs]

@@ -24,7 +24,8 @@ def onednn_linears(model: Any) -> Iterator[None]:
     """Inside, the model's large fp32 linear layers on a CPU run in oneDNN; outside, it is what it was.
 
     For inference only: no gradients, and weights must not change inside. Makes a second copy of these weights, which
-    takes about as long as 100 tokens through the model; a model with more than 4 GB of them is left alone.
+    takes about as long as 100 tokens through the model; a model with more than 4 GB of them is left alone. Inside
+    another one it does nothing.
     `torch.backends.mkldnn.flags(enabled=False)` switches it off.
     """
     layers = [module for module in model.modules() if _gains(module)] if _available() else []

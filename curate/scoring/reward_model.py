@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,13 @@ def _head_scores(
     device: str | None = None,
     dtype: str = "float32",
 ) -> Scores:
-    def load() -> Batches:
+    def load(held: ExitStack) -> Batches:
         model, tokenizer = load_model(model_id, AutoModelForSequenceClassification, dtype)
         if model.config.num_labels != 1:
             raise UserError(f"model {model_id}: has {model.config.num_labels} outputs; choose a reward model, with one")
         where = device_of(device)
         most = budget(token_budget, where)
+        held.enter_context(_fast(model.to(where).eval()))  # for all portions of the rows, and not for each anew
         return lambda some, replies: _head_batches(model, tokenizer, some, replies, template, max_length, most, where)
 
     name = f"head-{template}-{max_length}" + ("" if dtype == "float32" else f"-{dtype}")
@@ -186,9 +188,10 @@ def _likelihoods(
     token_budget: int | None,
     progress: Progress | None,
 ) -> Scores:
-    def load() -> Batches:
+    def load(held: ExitStack) -> Batches:
         model, tokenizer = load_causal(model_id)
         where = device_of(None)
+        held.enter_context(onednn_linears(model.to(where).eval()))
         return functools.partial(
             likelihood_batches,
             model,
@@ -199,6 +202,12 @@ def _likelihoods(
         )
 
     return cached_by_model(model_id, f"likelihood-{max_length}", prompts, responses, load, cache, progress)
+
+
+@contextmanager
+def _fast(model: Any) -> Iterator[None]:
+    with onednn_linears(model), cached_positions(model):
+        yield
 
 
 def _head_batches(
@@ -216,7 +225,7 @@ def _head_batches(
     filler = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
     if model.config.pad_token_id is None:
         token_budget = 1  # a decoder finds the end of a row by the padding token; without one it takes single rows only
-    with onednn_linears(model), cached_positions(model):
+    with _fast(model):
         for rows in by_length([len(row) for row in ids], token_budget):
             inputs = {
                 "input_ids": pad([ids[row] for row in rows], filler or 0, device),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
-from curate.scoring.deberta import cached_positions
+from curate.scoring.deberta import _BIAS, cached_positions
 
 
 def build(**options: Any) -> Any:
@@ -58,6 +58,17 @@ def test_scores_are_the_librarys(options: dict[str, Any], lengths: tuple[int, ..
     assert len(lengths) == 1 or len(set(plain.flatten().tolist())) > 1
     assert torch.allclose(fast, plain, atol=1e-5, rtol=0)
     assert torch.equal(after, plain)
+
+
+def test_inside_another_one_it_does_nothing() -> None:
+    model, inputs = build(**V3), batch(7, 3)
+    with torch.inference_mode(), cached_positions(model):
+        fast, kept = model(**inputs).logits, [vars(module).get(_BIAS) for module in model.modules()]
+        with cached_positions(model):
+            assert torch.equal(model(**inputs).logits, fast)
+        assert [vars(module).get(_BIAS) for module in model.modules()] == kept
+        assert torch.equal(model(**inputs).logits, fast)
+    assert any(kept) and not any(_BIAS in vars(module) for module in model.modules())
 
 
 def queries_of_each_layer(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from transformers import (
 from curate import UserError, filter_sft_data
 from curate.config import ScorerConfig
 from curate.example import make_pool
-from curate.scoring import Models, score
+from curate.scoring import Models, cache, reward_model, score
 from curate.scoring.likelihood import mean_log_likelihood
 from curate.scoring.reward_model import score_folder, score_model, score_pairs
 
@@ -147,6 +149,26 @@ def test_the_models_own_chat_template(reward_model_folder: Path, bert: Any, toke
     # the template writes the same tokens as the chapter; the tokenizer's own special tokens are not added to them
     expected = [by_the_book(bert, tokenizer, *pair, "chapter") for pair in MIXED]
     np.testing.assert_allclose([row["score"] for row in found], expected, atol=5.1e-4)  # rounded to 3 places
+
+
+def test_what_makes_it_fast_is_set_up_once_for_all_portions(
+    reward_model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: list[int] = []
+    open_now = 0
+
+    @contextmanager
+    def counted(model: Any) -> Iterator[None]:
+        nonlocal open_now
+        depths.append(open_now)
+        open_now += 1
+        yield
+        open_now -= 1
+
+    monkeypatch.setattr(cache, "_PORTION", 2)
+    monkeypatch.setattr(reward_model, "onednn_linears", counted)
+    filter_sft_data(["a b", "c d", "e f", "g h", "i j"], ["b", "d", "f", "h", "j"], str(reward_model_folder))
+    assert (depths.count(0), depths.count(1), open_now) == (1, 3, 0)
 
 
 def test_another_dtype_or_template_is_another_score(reward_model_folder: Path, tmp_path: Path) -> None:
