@@ -179,7 +179,7 @@ def _yaml(master: DictConfig) -> str:
 
 # --- how long it will take ------------------------------------------------------------------------------------------
 
-RUN_S = 15.0  # one run of the embedded world at its default size, where PROBE_S was measured
+RUN_S = 11.0  # one run of the embedded world at its default size, where PROBE_S was measured
 BASE_S = 120.0  # one base model and its reward model
 PROBE_S = 0.025
 
