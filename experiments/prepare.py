@@ -251,6 +251,7 @@ def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None
     folder = _models(configs[0]) / "progress"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    workers.own_workers()
     files = [folder / str(i) for i in range(len(tasks))]
     done = threading.Event()
     reader = threading.Thread(target=_read_out, args=(files, done, progress), daemon=True)

@@ -9,6 +9,11 @@ from functools import cache
 SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
 
 
+def own_workers() -> None:
+    """Say to the workers that will be started that this process is their sweep."""
+    os.environ[SWEEP_PID] = str(os.getpid())
+
+
 @cache
 def watch_parent() -> None:
     """In a worker of a sweep on this machine, start a thread that ends the process once the sweep is gone."""

@@ -3,7 +3,6 @@
 Installed as `hydra_plugins.paired_sweeper`, the name space in which Hydra allows sweepers.
 """
 
-import os
 import shlex
 import sys
 import time
@@ -95,7 +94,7 @@ class PairedSweeper(Sweeper):
         """Build what the missing runs share, then launch them; returns the outcomes of `experiments.run.execute`."""
         from experiments import prepare
 
-        os.environ[workers.SWEEP_PID] = str(os.getpid())
+        workers.own_workers()
         prepare.prepare([plan.configs[run_id] for run_id in missing], jobs, console.print)
         outcomes: dict[str, dict[str, Any]] = {}
         batches = [missing]

@@ -32,6 +32,7 @@ GROUPS: dict[str, type[BaseModel]] = {
 # What cannot have a default: the user's file, the number of rows, the threshold.
 NEEDED: dict[str, dict[str, Any]] = {
     "data/file": {"path": "x.json"},
+    "data/stories": {"path": "x.txt"},
     "selection/top_k": {"k": 3},
     "selection/threshold": {"threshold": 1.5},
     "selection/from_file": {"path": "x.json"},

@@ -165,7 +165,7 @@ def test_a_store_that_is_not_writable_is_one_line(cli):
         ("plan=later", "plan=later: no such plan; use one of run, only, report"),
         ("noise.rate=[", "noise.rate=["),
         ("noise.rate", "noise.rate"),
-        ("arm=nobody", "arm=nobody: no such option; use one of diverse, duplicated, "),
+        ("arm=nobody", "arm=nobody: no such option; use one of biased_long, biased_style, "),
     ],
 )
 def test_a_mistake_is_one_line_with_its_mend(cli, argument, said):

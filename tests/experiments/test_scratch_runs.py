@@ -105,7 +105,7 @@ def test_a_tested_story_among_the_rows_fails_the_run(of_stories):
 def test_the_worlds_text_is_probed_and_written(make):
     record, _ = run(make(*WORLD, "evaluation.probe.at_least=0.0"))
     end = record["metrics"]["end"]
-    assert set(end["facts"]) == {"em", "em_format_free", "nll"}
+    assert set(end["facts"]) == {"em", "em_format_free", "nll", "entropy", "entropy_first", "confident"}
     assert set(end["writing"]) == {"grammatical", "consistent"}
     assert record["metrics"]["step:0"]["facts"]["majority"]["value"] > 0
     assert (record["cost"]["tokens_to_probe"], record["cost"]["probe_censored"]) == (0.0, 0.0)
@@ -222,7 +222,7 @@ def test_sizes_are_not_compared_while_a_run_is_on_its_plateau():
         assert "had not passed its probe" in entry["note"]
         assert entry["ci_low"] is entry["ci_high"] is None
         assert judged((500, 1000), censored, **same)["verdict"] == "reproduced"
-    assert "settled" not in judged((500, 800), (False, False), **same)["definition"]
+    assert judged((500, 800), (False, False), **same)["definition"]["settled"] is False
 
 
 def test_tokens_of_runs_that_never_got_there_are_bounds():

@@ -19,7 +19,7 @@ def work(folder, i):
     open(os.path.join(folder, f"{os.getpid()}"), "w").close()
     time.sleep(120)
 
-os.environ[workers.SWEEP_PID] = str(os.getpid())
+workers.own_workers()
 joblib.Parallel(n_jobs=2)(joblib.delayed(work)(FOLDER, i) for i in range(2))
 """
 
