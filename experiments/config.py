@@ -239,7 +239,7 @@ def _without_unset(tree: dict[str, Any]) -> None:
     """Drop keys that came later and say nothing where they are null: what does not use them keeps its id."""
     places = [(tree["data"], ("entities", "wrong_share", "words")), (tree["model"], ("scratch",))]
     places += [(tree["evaluation"], ("probe", "pairwise"))]
-    places += [(suite, ("text", "entities")) for suite in tree["evaluation"]["suites"].values()]
+    places += [(suite, ("text", "entities", "at")) for suite in tree["evaluation"]["suites"].values()]
     for place, names in places:
         for name in names:
             if place[name] is None:

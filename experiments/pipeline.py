@@ -326,6 +326,8 @@ def check_moved(items: list[dict[str, Any]], suites: list[Suite]) -> None:
 
 def _evaluate(config: Config, model: Any, tokenizer: Any, suites: list[Suite], everything: bool) -> Evaluation:
     asked = config.evaluation.items if everything else config.evaluation.point_items
+    if not everything:
+        suites = [suite for suite in suites if config.evaluation.suites[suite.name].at is None]
     found = evaluate(model, tokenizer, suites, config.evaluation, items=asked, max_length=config.training.max_length)
     if everything and config.model.kind == "micro":
         found.metrics[prepare.KNOWS] = prepare.cloze_cells(model, tokenizer, world=config.seed.world)

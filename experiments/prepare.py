@@ -14,6 +14,7 @@ from curate.example import column, render
 from curate.reading import HUB, records
 from curate.text import load_stories
 
+from . import workers
 from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, reward_essence, trains_reward_model
 from .store import cached_folder
 
@@ -280,6 +281,7 @@ def _read_out(files: list[Path], done: threading.Event, progress: Callable[[str]
 def _build_quietly(build: Callable[..., Path], config: Config, file: Path) -> None:
     import torch
 
+    workers.watch_parent()
     torch.set_num_threads(1)
     build(config, file.write_text)
 

@@ -20,27 +20,23 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a bar for every model loaded
 
-import multiprocessing
 import re
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
-from hydra_plugins.paired_sweeper import SWEEP_PID, PairedSweeper, interrupted
+from hydra_plugins.paired_sweeper import PairedSweeper, interrupted
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import curate
 import train
-from experiments import UserError, store, tracking
+from experiments import UserError, store, tracking, workers
 from experiments.config import Config, run_id, validate, validate_experiment
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -67,7 +63,7 @@ def execute(config: Config, experiment: str | None = None, claim_names: Sequence
     name = run_id(config)
     outcome: dict[str, Any] = {"run_id": name, "error": None, "mistake": False}
     folder = store.run_folder(config.store.root, name)
-    _watch_parent()
+    workers.watch_parent()
     try:
         with store.lock(folder):  # another process may be at the same run: it is waited for, not repeated
             if store.read(folder) is None:
@@ -85,21 +81,6 @@ def execute(config: Config, experiment: str | None = None, claim_names: Sequence
         except OSError:
             pass  # a full disk takes no notes either; the outcome still says why
     return outcome
-
-
-@cache
-def _watch_parent() -> None:
-    """End a worker when the sweep that started it is gone: one that is killed must not leave others computing."""
-    if not multiprocessing.current_process().name.startswith("Loky"):
-        return  # the sweep's own process, or a cluster's
-    parent = os.environ.get(SWEEP_PID)
-
-    def watch() -> None:
-        while str(os.getppid()) == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 Two things that pairs teach and that are no quality can be kept out of it. Length: the margin of a pair is orthogonal
 to how much longer the chosen response is, over the pairs that it was trained on. Padding: what changes a score when
-something empty is added to a response is penalised.
+something empty is added to a response is penalised. Both are done where the classifier is fitted in one pass: of a body
+that is tuned too, at the end.
 """
 
 import tempfile
@@ -47,26 +48,18 @@ def train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config: 
         filled = [Pair(p.prompt, padded(responses[row], rng), "") for p, row in zip(pairs, of, strict=True)]
         more = encode_pairs(tokenizer, filled, config.max_length)[: len(pairs)]
     if config.trained_layers != 0:
-        _tune(head, tokenizer.pad_token_id, both, more, of, config, seed)
-    if config.trained_layers == 0 or config.length_orthogonal:
+        _tune(head, tokenizer.pad_token_id, both, config, seed)
+    if config.trained_layers == 0 or config.length_orthogonal or config.padding:
         length = longer(pairs) if config.length_orthogonal else None
         _fit_classifier(head.eval(), both, more, of, length, config.padding, tokenizer.pad_token_id)
     return head.eval()
 
 
-def _tune(
-    head: Any,
-    pad: int,
-    both: list[Encoded],
-    more: list[Encoded],
-    of: np.ndarray,
-    config: RewardModelConfig,
-    seed: int,
-) -> None:
+def _tune(head: Any, pad: int, both: list[Encoded], config: RewardModelConfig, seed: int) -> None:
     """Gradient descent on the last layers and the classifier."""
     _freeze(head, config.trained_layers)
-    n = len(of)
-    examples = [{"rows": [both[i], both[n + i], *more[i : i + 1]], "of": int(of[i] >= n)} for i in range(n)]
+    half = len(both) // 2
+    examples = [{"chosen": c, "rejected": r} for c, r in zip(both[:half], both[half:], strict=True)]
     with tempfile.TemporaryDirectory() as nowhere:
         trainer = _PairwiseTrainer(
             model=head,
@@ -80,13 +73,10 @@ def _tune(
                 warmup_steps=0.1,  # a share of the steps
             ),
             train_dataset=examples,
-            data_collator=lambda batch: {
-                # all chosen, then all rejected, then all padded
-                **collate_rows([row for rows in zip(*(e["rows"] for e in batch), strict=True) for row in rows], pad),
-                "of": torch.tensor([e["of"] for e in batch]),
-            },
+            data_collator=lambda batch: collate_rows(
+                [e["chosen"] for e in batch] + [e["rejected"] for e in batch], pad
+            ),
         )
-        trainer.penalty = config.padding
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
@@ -115,14 +105,14 @@ def _fit_classifier(
 ) -> None:
     """The body as it is: one pass for the features, then a logistic regression for the classifier's weights.
 
-    The same Bradley-Terry model as below with the body frozen, at the cost of a single forward pass. With `length` the
-    weights are those of the best classifier whose margins have no covariance with it.
+    The Bradley-Terry model of `_PairwiseTrainer` with the body frozen, at the cost of a single forward pass. With
+    `length` the weights are those of the best classifier whose margins have no covariance with it.
     """
     classifier = getattr(head, "classifier", None)
     if not isinstance(classifier, torch.nn.Linear):
         raise UserError(
-            "model.reward.trained_layers=0, length_orthogonal: this backbone has no linear classifier; give 1, more or "
-            "null, and length_orthogonal=false"
+            "model.reward.trained_layers=0, padding, length_orthogonal: this backbone has no linear classifier; "
+            "give 1, more or null, and neither of the others"
         )
     encoded = both + more
     seen: list[torch.Tensor] = []
@@ -163,30 +153,22 @@ def fit_margins(
         moved = changes @ allowed
         precision += 4 * penalty * len(margins) / len(moved) * moved.T @ moved
     # in coordinates in which the prior has unit variance
-    allowed = allowed @ np.linalg.cholesky(np.linalg.inv(precision))
+    values, vectors = np.linalg.eigh(precision)
+    allowed = allowed @ (vectors / np.sqrt(np.maximum(values, 1 / _PRIOR)))  # rounding takes the smallest below it
     return allowed @ LogisticRegression(fit_intercept=False, C=1.0, max_iter=2000).fit(x @ allowed, y).coef_[0]
 
 
 class _PairwiseTrainer(Trainer):
     """The loss of Bradley and Terry: -log sigmoid(score of the chosen less score of the rejected)."""
 
-    penalty = 0.0  # times the square of what padding changes
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        of = inputs["of"]
-        scores = head_scores(model, inputs)
-        chosen, rejected = scores[: len(of)], scores[len(of) : 2 * len(of)]
-        loss = -functional.logsigmoid(chosen - rejected).mean()
-        if self.penalty:
-            loss = (
-                loss + self.penalty * (scores[2 * len(of) :] - torch.where(of == 0, chosen, rejected)).square().mean()
-            )
-        return loss
+        chosen, rejected = head_scores(model, inputs).chunk(2)
+        return -functional.logsigmoid(chosen - rejected).mean()
 
 
 def head_scores(head: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(rows,) scores of a batch of encoded rows."""
-    return head(**{k: v for k, v in batch.items() if k not in ("labels", "of")}).logits.squeeze(-1)
+    return head(**{k: v for k, v in batch.items() if k != "labels"}).logits.squeeze(-1)
 
 
 def encode_pairs(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[Encoded]:

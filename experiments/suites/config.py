@@ -14,6 +14,7 @@ class _Strict(BaseModel):
 class SuiteConfig(_Strict):
     """One suite: a part of the micro-world (`world`), a JSON/JSONL file of questions and references (`path`), or a
     part of what goes with running text (`text`, see suites/text.py; `entities` says how many its probes ask about).
+    With `at: end` it is asked before training and at the end only, not at the points of the curve.
     """
 
     ood: bool
@@ -22,6 +23,7 @@ class SuiteConfig(_Strict):
     text: str | None = None
     entities: int | None = Field(None, gt=0)
     metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"] = "exact"
+    at: Literal["end"] | None = None
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -95,10 +97,14 @@ class EvaluationConfig(_Strict):
             raise ValueError(f"best.suite: {self.best.suite!r} is no suite; give one of {', '.join(self.suites)}")
         if self.probe and self.probe.suite not in self.suites:
             raise ValueError(f"probe.suite: {self.probe.suite!r} is no suite; give one of {', '.join(self.suites)}")
+        if self.suites[self.best.suite].at == "end":
+            raise ValueError(f"suites.{self.best.suite}.at=end: it chooses the best point, so set it to null")
         if self.primary.count("/") != 1:
             raise ValueError(f"primary: {self.primary!r} is no metric; give suite/metric, as in ood/em")
         if not any(s.ood for s in self.suites.values()):
             raise ValueError("suites: none is marked ood: true; mark at least one")
+        if late := [name for name, s in self.suites.items() if s.ood and s.at == "end"]:
+            raise ValueError(f"suites.{late[0]}.at=end: an OOD suite is asked at every point; set it to null")
         if "ood" in self.suites:
             raise ValueError("suites: 'ood' is the name of the mean of the OOD suites; choose another")
         self._judged()

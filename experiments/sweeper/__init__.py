@@ -20,7 +20,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments import UserError, claim_files, store
+from experiments import UserError, claim_files, store, workers
 from experiments.claim_files import Claim
 from experiments.config import ExperimentConfig, validate_experiment
 from experiments.table import Best, cells_frame
@@ -32,7 +32,6 @@ ConfigStore.instance().store(
     provider="quality-vs-quantity",
 )
 
-SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
 WIDTH = 120  # of tables where there is no terminal to ask
 PLANS = ("run", "only", "report")
 
@@ -96,7 +95,7 @@ class PairedSweeper(Sweeper):
         """Build what the missing runs share, then launch them; returns the outcomes of `experiments.run.execute`."""
         from experiments import prepare
 
-        os.environ[SWEEP_PID] = str(os.getpid())
+        os.environ[workers.SWEEP_PID] = str(os.getpid())
         prepare.prepare([plan.configs[run_id] for run_id in missing], jobs, console.print)
         outcomes: dict[str, dict[str, Any]] = {}
         batches = [missing]

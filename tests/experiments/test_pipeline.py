@@ -285,3 +285,19 @@ def test_what_a_run_does_not_read_does_not_change_its_id(make):
     asked = make(*judge)
     assert run_id(make(*judge, "scorer.endpoint.concurrency=2", "scorer.endpoint.timeout=5.0")) == run_id(asked)
     assert run_id(make(*judge, "scorer.endpoint.model=another")) != run_id(asked)
+
+
+def test_a_suite_may_be_asked_at_the_end_only(configured):
+    config = configured("debug=tiny", "evaluation=microworld_facts", "noise=none")
+    folder = store.run_folder(config.store.root, run_id(config))
+    store.open_run(folder, config.model_dump(mode="json"))
+    metrics = pipeline.run(config, folder)["metrics"]
+    for point, suites in metrics.items():
+        assert ("facts_never" in suites) == (point in ("step:0", "end")), point
+        assert {"validation", "entity", "ood"} <= suites.keys()
+
+
+def test_what_chooses_the_best_point_is_asked_at_every_point(configured):
+    for suite in ("validation", "entity"):
+        with pytest.raises(ValueError, match=rf"suites\.{suite}\.at=end"):
+            configured(f"+evaluation.suites.{suite}.at=end")

@@ -331,7 +331,7 @@ def test_statistics_and_references_are_said_in_words_and_drawn(tmp_path):
     judged = {entry["id"]: entry for entry in build(tmp_path, cells, records, some)}
     page, text = (tmp_path / "index.html").read_text(), (tmp_path / "REPORT.md").read_text()
     assert f"slope along {RATE}, a: −0.5" in evidence(judged["slope"])
-    assert "optimum along noise.rate, a: 0, " in evidence(judged["place"])
+    assert "optimum along noise.rate, a: 0 in ood/em, " in evidence(judged["place"])
     assert "a rate=0.2 minus a rate=0.2 (step:48)" in evidence(judged["itself"])
     assert judged["slope"]["control"] == {}
     for said in ("slope along noise.rate", "0.1 about 0.25", "name optimum"):

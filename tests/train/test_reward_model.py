@@ -77,7 +77,8 @@ def test_same_seed_same_bytes(base, tmp_path):
     assert one == two
 
 
-def test_an_encoder_as_it_is_gets_a_fitted_classifier(tmp_path):
+@pytest.fixture
+def encoder(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
@@ -93,6 +94,12 @@ def test_an_encoder_as_it_is_gets_a_fitted_classifier(tmp_path):
     encoder = BertForSequenceClassification(BertConfig(vocab_size=len(words), num_labels=1, **shape))
     encoder.save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
+    return encoder
+
+
+def test_an_encoder_as_it_is_gets_a_fitted_classifier(encoder, tmp_path):
+    from transformers import BertForSequenceClassification
+
     card = train(tmp_path / "bert", tmp_path / "rm", config(trained_layers=0))
     assert card["head_template"] == "pair"
     assert card["pairwise_accuracy"]["head"] > 0.9
@@ -161,14 +168,14 @@ def test_the_penalty_is_that_of_the_docstring():
     np.testing.assert_allclose(fit_margins(margins, changes, 0.7), minimize(loss, np.zeros(3)).x, atol=1e-3)
 
 
-def test_fine_tuning_is_told_not_to_pay_for_padding(base, tmp_path, monkeypatch):
+def test_a_tuned_head_is_told_not_to_pay_for_padding(encoder, tmp_path, monkeypatch):
     """The chosen response has `ok` and `w39` more; `w39` is what padding adds."""
     monkeypatch.setattr(reward_head, "padded", lambda text, rng: f"{text} w39")
     given = [Pair(p.prompt, f"{p.rejected} ok w39", p.rejected) for p in pairs()]
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
     share = {}
     for penalty in (0.0, 3.0):
-        head = reward_head.train_head(base, tokenizer, given, config(padding=penalty), 0)
+        head = reward_head.train_head(tmp_path / "bert", tokenizer, given, config(padding=penalty), 0)
         texts = {"": 0.0, " w39": 0.0, " ok w39": 0.0}
         for more in texts:
             same = [Pair(p.prompt, p.rejected + more, "") for p in given]
