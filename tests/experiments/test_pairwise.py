@@ -8,11 +8,12 @@ import pytest
 from curate import UserError
 from curate.config import EndpointConfig
 from experiments import UserError as ConfigError
+from experiments import pipeline
 from experiments.config import essence, run_id
 from experiments.suites.build import Suite
 from experiments.suites.config import PairwiseConfig
 from experiments.suites.generation import greedy_answers
-from experiments.suites.pairwise import KEY, SCHEMA, _portions, compare, parse_verdict, request, verdicts
+from experiments.suites.pairwise import KEY, SCHEMA, _portions, check_judge, compare, parse_verdict, request, verdicts
 from experiments.suites.teacher_forced import Question
 
 A, B, TIE = '{"better": "A"}', '{"better": "B"}', '{"better": "tie"}'
@@ -157,6 +158,16 @@ def test_questions_without_a_verdict_are_counted_and_named(judged, stub, capsys)
 def test_a_judge_that_judges_nothing_is_an_error(judged):
     with pytest.raises(UserError, match=rf"{re.escape(KEY)}\.model=m: judged no question \(no verdict"):
         judged("gold refused", "gold refused")
+
+
+def test_a_judge_that_is_not_there_is_told_before_anything_is_trained(judged, stub, configured, tmp_path, monkeypatch):
+    nowhere = "http://127.0.0.1:9/v1"
+    check_judge(settings(stub).endpoint)
+    assert not stub.asked
+    config = configured(*GIVEN, f"evaluation.pairwise.endpoint.base_url={nowhere}")
+    monkeypatch.setattr(pipeline, "curate_subset", lambda _: pytest.fail("the data was looked at"))
+    with pytest.raises(UserError, match=rf"{re.escape(KEY)}\.base_url={nowhere}: cannot be reached"):
+        pipeline.run(config, tmp_path)
 
 
 def test_the_budget_holds_and_what_was_paid_for_is_kept(judged, stub):
