@@ -57,7 +57,8 @@ class Claim(_Strict):
 
     `reference` is what the estimate is compared with: the verdict is read off the interval less the reference. The
     control may be read off another metric or point than the treatment, so that an arm can be set against itself before
-    training (`control_point: step:0`). `scale: gain_share` is the treatment's gain since step 0 as a share of the
+    training (`control_point: step:0`). Without a control the values of the treatment themselves are the estimate, and
+    `reference` must be given. `scale: gain_share` is the treatment's gain since step 0 as a share of the
     control's. With `statistic` (see `shape_files`) the treatment leaves columns open and most take no control.
     """
 
@@ -71,7 +72,7 @@ class Claim(_Strict):
     point: str = Field("best_val", pattern=r"^(best_val|end|to_full|step:\d+)$")
     scale: Literal["difference", "log_ratio", "gain_share"] = "difference"
     treatment: Selector
-    control: Selector = {}  # or {best_of: [selectors]}
+    control: Selector = {}  # or {best_of: [selectors]}, or nothing: the treatment's own values
     control_metric: str | None = Field(None, pattern=r"^[\w.-]+/[\w.:-]+$")  # null: as the treatment's
     control_point: str | None = Field(None, pattern=r"^(best_val|end|to_full|step:\d+)$")
     statistic: Statistic | None = None
@@ -120,12 +121,27 @@ class Claim(_Strict):
         if self.statistic:
             self._statistic_fits()
         elif not self.control:
-            raise ValueError("control: a selector names at least one column of runs.csv; give {arm: NAME}")
+            self._value_fits()
         if self.control_at == (self.metric, self.point) and self.treatment in self.controls:
             raise ValueError(f"control={self.treatment}: the same as the treatment; name another arm")
         if self.scale == "gain_share" and "step:0" in (self.point, self.control_at[1]):
             raise ValueError("scale=gain_share: nothing is gained at step:0; read it at another point")
         return self
+
+    def _value_fits(self) -> None:
+        """Without a control the treatment's own values are compared with the reference, which must then be named."""
+        if "reference" not in self.model_fields_set:
+            raise ValueError(
+                "control: a selector names at least one column of runs.csv; give {arm: NAME}, or for none the"
+                " reference that the treatment's own values are compared with"
+            )
+        if self.scale != "difference" or self.control_metric or self.control_point or self.settled:
+            raise ValueError(
+                "control: none to put the treatment in relation to; leave out scale, control_metric, control_point,"
+                " settled, or give one"
+            )
+        if self.metric in MINUTES:
+            raise ValueError(f"metric={self.metric}: minutes are compared with those of a control; give one")
 
     def _statistic_fits(self) -> None:
         name = self.statistic.name if self.statistic else ""

@@ -93,7 +93,7 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     if control is None:
         return Measured(claim.control, reason=notes[0])
     treated = _by_unit(table, claim.treatment, claim.metric, claim.point)
-    controlled = _by_unit(table, control, *claim.control_at)
+    controlled = _by_unit(table, control, *claim.control_at) if control else treated.assign(value=0.0)
     both = treated.add_suffix("_t").join(controlled.add_suffix("_c"), how="inner").sort_index()
     wanted = _units(tables.matching(plan, claim.treatment)) & _units(tables.matching(plan, control))
     found = Measured(control, pairs=len(both), bases=len({base for _, base in both.index}), notes=notes)
@@ -104,7 +104,8 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
         found.notes.append("some pairs average fewer draws than others")
     if both.empty:
         figures = dict.fromkeys([(claim.metric, claim.point), claim.control_at])
-        found.reason = f"no pair has {' and '.join(f'{m} at {p}' for m, p in figures)} for both arms"
+        arms = "both arms" if control else _name(claim.treatment)
+        found.reason = f"no pair has {' and '.join(f'{m} at {p}' for m, p in figures)} for {arms}"
         return found
     if claim.scale == "gain_share":
         starts = (
@@ -168,9 +169,9 @@ def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
         found.reason = f"{found.bases} base models say nothing about others; run at least {FEWEST_BASES}"
     elif len(d) < 2:
         found.reason = "one pair has no spread; run at least two"
-    elif claim.control_at == (claim.metric, claim.point) and (both["ids_t"] == both["ids_c"]).all():
+    elif found.control and claim.control_at == (claim.metric, claim.point) and (both["ids_t"] == both["ids_c"]).all():
         found.reason = "treatment and control are the same runs"
-    elif edge := _edge(claim.metric, both["value_t"].mean(), both["value_c"].mean()):
+    elif found.control and (edge := _edge(claim.metric, both["value_t"].mean(), both["value_c"].mean())):
         found.reason = f"both arms are within {EDGE} of {edge}: there is no room to differ in"
     else:
         _estimate(found, d, bases, across)
@@ -208,6 +209,8 @@ def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index)
     """Open the end of the interval about which runs that never got there say nothing."""
     unit = "minutes" if claim.point == "to_full" else "tokens"
     for side, selector in (("treatment", claim.treatment), ("control", found.control)):
+        if not selector:
+            continue
         values = _by_unit(table, selector, *CENSORED[claim.metric])
         never = int((values.loc[values.index.intersection(units), "value"] > 0).sum())
         if never:

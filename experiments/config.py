@@ -37,6 +37,7 @@ RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
 SEEDED = ("micro", "scratch")  # models whose weights come from seed.base
 
 NOT_OF_A_RUN = ("experiment", "plan")  # root keys that say which runs to make, not what a run is
+REPLIES = {"model", "base_url", "json_schema", "max_tokens"}  # keys of an endpoint on which its replies depend
 PATHS = (
     "path",
     "pairs",
@@ -200,6 +201,8 @@ def essence(config: Config) -> dict[str, Any]:
     # what came later and is off is no part of a run, so that older runs keep their ids
     if config.evaluation.generate is None:
         del tree["evaluation"]["generate"]
+    if config.evaluation.pairwise is not None:
+        tree["evaluation"]["pairwise"]["endpoint"] = config.evaluation.pairwise.endpoint.model_dump(include=REPLIES)
     if not config.data.styles:
         del tree["data"]["styles"]
 
@@ -235,7 +238,7 @@ def essence(config: Config) -> dict[str, Any]:
 def _without_unset(tree: dict[str, Any]) -> None:
     """Drop keys that came later and say nothing where they are null: what does not use them keeps its id."""
     places = [(tree["data"], ("entities", "wrong_share", "words")), (tree["model"], ("scratch",))]
-    places += [(tree["evaluation"], ("probe",))]
+    places += [(tree["evaluation"], ("probe", "pairwise"))]
     places += [(suite, ("text", "entities", "at")) for suite in tree["evaluation"]["suites"].values()]
     for place, names in places:
         for name in names:
@@ -269,7 +272,7 @@ def _scorer(scorer: ScorerConfig) -> dict[str, Any]:
     if scorer.members:
         tree["members"] = [_scorer(member) for member in scorer.members]
     if scorer.endpoint:
-        tree["endpoint"] = scorer.endpoint.model_dump(include={"model", "base_url", "json_schema", "max_tokens"})
+        tree["endpoint"] = scorer.endpoint.model_dump(include=REPLIES)
     return {name: value for name, value in tree.items() if value is not None}
 
 

@@ -50,6 +50,7 @@ from .suites.config import EvaluationConfig
 from .suites.evaluate import Evaluation, evaluate
 from .suites.generation import SUITE, Outputs, speak
 from .suites.memorised import memorised, row_groups
+from .suites.pairwise import Comparison, check_judge, compare
 from .suites.text import text_suite, tokens_to_probe
 
 
@@ -64,6 +65,8 @@ class Subset:
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Do one run into its opened `folder` and return its record, which is written last."""
+    if config.evaluation.pairwise:
+        check_judge(config.evaluation.pairwise.endpoint)
     subset = curate_subset(config)
     suites = suites_of(config)
     check_overlap(config, subset.rows, suites)
@@ -105,8 +108,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                 items.extend({"point": "end", **item} for item in everything.items)
                 if spoken := _spoken(config, model, tokenizer, suites):
                     metrics["end"][SUITE] = spoken.metrics
-                    lines = [store.canonical(text, indent=None) for text in spoken.texts]
-                    store.write_atomic(folder / "outputs.jsonl", "\n".join(line.rstrip() for line in lines) + "\n")
+                    _write_lines(folder / "outputs.jsonl", spoken.texts)
+                if judged := _compared(config, model, tokenizer, suites):
+                    metrics["end"][judged.suite] = judged.metrics
+                    _write_lines(folder / "pairwise.jsonl", judged.texts)
 
         curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
@@ -387,11 +392,26 @@ def _spoken(config: Config, model: Any, tokenizer: Any, suites: list[Suite]) -> 
     return speak(model, tokenizer, suite, asked, config.seed.train)
 
 
+def _compared(config: Config, model: Any, tokenizer: Any, suites: list[Suite]) -> Comparison | None:
+    """The tuned model's answers against the opponent's, if a judge is to compare them."""
+    asked = config.evaluation.pairwise
+    if asked is None:
+        return None
+    suite = next(s for s in suites if s.name == asked.suite)
+    budget, cache = config.evaluation.token_budget, Path(config.store.root) / "cache"
+    return compare(model, tokenizer, suite, asked, token_budget=budget, cache=cache)
+
+
+def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    lines = [store.canonical(row, indent=None) for row in rows]
+    store.write_atomic(path, "\n".join(line.rstrip() for line in lines) + "\n")
+
+
 def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]) -> Evaluation:
     """The base model's evaluation, made once for all runs that start from it."""
     identity = {
         "base": base.name,
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"generate"}),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"generate", "pairwise"}),
         "template": config.data.template,
         "max_length": config.training.max_length,
         "suites": fingerprint([[s.name, *s.instructions] for s in suites]),

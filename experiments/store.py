@@ -4,6 +4,7 @@
                 metrics.jsonl    the curve, a line a measurement, flushed as it is made
                 items.parquet    per-item results
                 losses.csv       the training loss of every step
+                outputs.jsonl    what the tuned model says by itself; pairwise.jsonl: and how a judge compares it
                 record.json      written last and atomically: its presence means done
                 failed.json      why there is no record
 <root>/cache/                    what runs share (base models, reward models, scores), by content

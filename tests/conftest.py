@@ -1,8 +1,12 @@
 """A tiny language shared by the tests: no download, milliseconds a step."""
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 import torch
 
+from tests.curate.stub import SECRET, Stub
 from train.models import new_llama, word_tokenizer
 
 WORDS = ["<pad>", "<eos>", "<unk>", "<q>", "<a>", "ok", ":", *(f"w{i}" for i in range(40))]
@@ -24,3 +28,17 @@ def make_model(tokenizer):
         return new_llama(tokenizer, hidden=hidden, layers=2, heads=2, mlp=64, positions=128, seed=seed)
 
     return make
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    """A model server that fails as it is told; its API key is in JUDGE_KEY."""
+    pytest.importorskip("openai")
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+    with Stub() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()

@@ -13,6 +13,7 @@ from experiments.run import CONF
 NEEDS = {
     "data=file": ["data.path=pool.jsonl"],
     "data=stories": ["data.path=stories.txt"],
+    "experiment=lima_judge": ["model.path=gpt2", "data.path=lima.json"],
     "experiment=source_setting": ["data.path=stories.txt"],
     "model=hf": ["model.path=gpt2"],
     "model=scratch": ["data=world_text"],

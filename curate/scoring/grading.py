@@ -54,15 +54,17 @@ def request(instruction: str, input: str, output: str) -> Messages:
     """The conversation that asks for the grade of one row."""
     code = digest(instruction, input, output)
     parts = [("INSTRUCTION", instruction), ("INPUT", input), ("RESPONSE", output)]
-    shown = [f"[[BEGIN {name} {code}]]\n{_broken(text)}\n[[END {name} {code}]]" for name, text in parts if text]
+    shown = [marked(name, code, text) for name, text in parts if text]
     asked = "\n\n".join(
         [f"Example {code}", *shown, f'Grade the accuracy of the response of example {code}: {{"score": GRADE}}']
     )
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
 
 
-def _broken(text: str) -> str:
-    return _CONTROL.sub(lambda found: found[0] + " ", text)
+def marked(name: str, code: str, text: str) -> str:
+    """A text by anybody between markers with a code that it cannot hold, what could steer in it broken up."""
+    broken = _CONTROL.sub(lambda found: found[0] + " ", text)
+    return f"[[BEGIN {name} {code}]]\n{broken}\n[[END {name} {code}]]"
 
 
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"

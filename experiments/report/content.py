@@ -217,6 +217,8 @@ def contrast_of(claim: Mapping[str, Any]) -> str:
             what = f"{what} of the {statistic['form']} form"
         along = " and ".join(statistic[key] for key in ("along", "size", "noise") if statistic.get(key))
         return f"{what} along {along}, {treatment}" + f" minus {control}" * bool(control)
+    if not claim["control"]:
+        return f"{treatment}, its own value"
     definition = claim.get("definition", {})
     at = [definition[key] for key in ("control_metric", "control_point") if definition.get(key)]
     control += f" ({' at '.join(at)})" * bool(at)
@@ -229,7 +231,7 @@ def effect(claim: Mapping[str, Any], value: float | None) -> str:
     """A value on the claim's scale: a signed difference, a ratio, or a figure that is no difference."""
     if value is None:
         return "open"
-    if claim.get("statistic") or claim["scale"] == "gain_share":
+    if claim.get("statistic") or claim["scale"] == "gain_share" or claim.get("control") == {}:
         return f"{value:.4g}".replace("-", "−")
     return f"×{math.exp(value):.3f}" if claim["scale"] == "log_ratio" else f"{value:+.3f}".replace("-", "−")
 

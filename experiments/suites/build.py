@@ -24,10 +24,11 @@ class Suite:
 
     name: str
     ood: bool
-    metrics: Literal["exact", "likelihood", "text", "writing"]
+    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"]
     questions: tuple[Question, ...]
     instructions: tuple[str, ...]
     majority: float | None = None  # exact match of the best answer without knowledge
+    asked: tuple[tuple[str, str], ...] = ()  # of a file: instruction and input of each question, apart
     world: int | None = None  # the seed of the world by which what a model writes is judged
 
 
@@ -41,10 +42,15 @@ def build_suites(
     return [
         _from_world(name, suite, evaluation.items, template, world)
         if suite.world
-        else _from_file(name, suite, evaluation.items, template, root)
+        else _from_file(name, suite, _count(suite, evaluation), template, root)
         for name, suite in evaluation.suites.items()
         if suite.text is None
     ]
+
+
+def _count(suite: SuiteConfig, evaluation: EvaluationConfig) -> int:
+    compared = suite.metrics == "pairwise" and evaluation.pairwise
+    return compared.questions if compared else evaluation.items
 
 
 def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, str], seed: int) -> Suite:
@@ -78,6 +84,7 @@ def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, st
         suite.metrics,
         tuple(Question(render(template, r["instruction"], r["input"]), r["output"]) for r in chosen),
         tuple(f"{r['instruction']} {r['input']}".strip() for r in chosen),
+        asked=tuple((r["instruction"], r["input"]) for r in chosen),
     )
 
 

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from curate.config import EndpointConfig
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -20,7 +22,7 @@ class SuiteConfig(_Strict):
     path: str | None = None
     text: str | None = None
     entities: int | None = Field(None, gt=0)
-    metrics: Literal["exact", "likelihood", "text", "writing"] = "exact"
+    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"] = "exact"
     at: Literal["end"] | None = None
 
     @model_validator(mode="after")
@@ -29,6 +31,10 @@ class SuiteConfig(_Strict):
             raise ValueError("world, path, text: give exactly one of them as the suite's source")
         if self.metrics in ("text", "writing") and self.text is None:
             raise ValueError(f"metrics: {self.metrics} is of running text; give a suite whose source is text")
+        if self.metrics == "pairwise" and (self.path is None or self.ood):
+            raise ValueError(
+                "metrics: pairwise compares with the answers of a file and is in no mean; give path and ood: false"
+            )
         return self
 
 
@@ -48,6 +54,15 @@ class GenerateConfig(_Strict):
     samples: int = Field(gt=1)
     max_new_tokens: int = Field(gt=0)
     temperature: float = Field(gt=0)
+
+
+class PairwiseConfig(_Strict):
+    """Whose answers the tuned model's are compared with at the end, by which judge."""
+
+    suite: str
+    questions: int = Field(gt=0)
+    max_new_tokens: int = Field(gt=0)
+    endpoint: EndpointConfig
 
 
 class Probe(_Strict):
@@ -74,6 +89,7 @@ class EvaluationConfig(_Strict):
     gradients: bool = False
     allow_overlap: list[str] = []
     generate: GenerateConfig | None = None
+    pairwise: PairwiseConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -91,6 +107,7 @@ class EvaluationConfig(_Strict):
             raise ValueError(f"suites.{late[0]}.at=end: an OOD suite is asked at every point; set it to null")
         if "ood" in self.suites:
             raise ValueError("suites: 'ood' is the name of the mean of the OOD suites; choose another")
+        self._judged()
         if self.generate is None:
             return self
         worlds = [name for name, suite in self.suites.items() if suite.world]
@@ -102,3 +119,16 @@ class EvaluationConfig(_Strict):
         if "output" in self.suites:
             raise ValueError("suites: 'output' is the name of what the model generates; choose another")
         return self
+
+    def _judged(self) -> None:
+        """What a judge compares is asked at the end only: exactly one suite of that kind, and none else of its name."""
+        compared = [name for name, suite in self.suites.items() if suite.metrics == "pairwise"]
+        if compared != ([self.pairwise.suite] if self.pairwise else []):
+            given = f"suite={self.pairwise.suite}" if self.pairwise else "null"
+            raise ValueError(
+                f"pairwise: {given}, but the suites with metrics: pairwise are {', '.join(compared) or '(none)'};"
+                " name the one that there is"
+            )
+        for key, name in (("best", self.best.suite), ("probe", self.probe and self.probe.suite)):
+            if name in compared:
+                raise ValueError(f"{key}.suite: {name!r} is judged at the end only, not on the curve; choose another")

@@ -33,11 +33,13 @@ def evaluate(
     whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
     tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
     another's). For `text` and `writing` see
-    `text.measure`.
+    `text.measure`. `pairwise` suites are not asked here: see `pairwise.compare`.
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
     for suite in suites:
+        if suite.metrics == "pairwise":
+            continue
         if suite.metrics in ("text", "writing"):
             metrics[suite.name], own = measure(model, tokenizer, suite, config, items, max_length)
             rows += own

@@ -58,22 +58,36 @@ def generate(
     prompts are drawn apart. All are written side by side, padded on the left, with the keys and values kept.
     """
     device = next(model.parameters()).device
+    if seed is None:
+        return greedy_answers(model, tokenizer, prompts, config.max_new_tokens)
+    drawn = {"do_sample": True, "temperature": config.temperature, "top_k": 0, "top_p": 1.0}
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(zlib.crc32(f"generate {seed}".encode()))
+        return _continued(model, tokenizer, prompts, config.max_new_tokens, drawn)
+
+
+@torch.inference_mode()
+def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+    """One greedy continuation of each prompt up to the end of the text, at most `max_new_tokens` tokens."""
+    return _continued(model, tokenizer, prompts, max_new_tokens, {"do_sample": False})
+
+
+def _continued(
+    model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, how: dict[str, Any]
+) -> list[str]:
+    device = next(model.parameters()).device
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
     tokenizer.padding_side = side
-    draw = {"do_sample": False} if seed is None else {"do_sample": True, "temperature": config.temperature}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(zlib.crc32(f"generate {seed}".encode()))
-        ids = model.generate(
-            input_ids=batch["input_ids"].to(device),
-            attention_mask=batch["attention_mask"].to(device),
-            max_new_tokens=config.max_new_tokens,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            **draw,
-            **({} if seed is None else {"top_k": 0, "top_p": 1.0}),
-        )
+    ids = model.generate(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **how,
+    )
     written = ids[:, batch["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 

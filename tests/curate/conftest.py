@@ -1,7 +1,6 @@
 """Pools, and a small reward model that is trained here: a two-layer BERT on preference pairs written below."""
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from curate.example import make_pool
-from tests.curate.stub import SECRET, Stub
 
 SUBJECTS = (
     ("gradient descent", "it follows the slope of the loss downhill in small steps until the error stops falling"),
@@ -160,17 +158,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    """A model server that fails as it is told; its API key is in JUDGE_KEY."""
-    pytest.importorskip("openai")
-    monkeypatch.setenv("JUDGE_KEY", SECRET)
-    with Stub() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()

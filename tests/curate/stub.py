@@ -9,6 +9,7 @@ import json
 import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -25,6 +26,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
+        self.says: Callable[[str], str] | None = None  # the answer to a message, where the message does not hold it
         self.healed = False  # no fault any more
         self.takes_schema = True
         self.refuses: dict[str, str] = {}  # a parameter that is not taken -> what is said of it
@@ -101,7 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(fault[1], key)
         else:
             reply = re.search(r"(?s)reply=(.*?);", row)
-            text = reply[1] if reply else json.dumps({"score": float(re.search(r"grade=([\d.]+)", row)[1])})  # type: ignore[index]
+            if self.server.says is not None:
+                text = self.server.says(row)
+            else:
+                text = reply[1] if reply else json.dumps({"score": float(re.search(r"grade=([\d.]+)", row)[1])})  # type: ignore[index]
             cut = "finish=length" in row
             choice = {
                 "index": 0,

@@ -602,3 +602,28 @@ def test_keys_are_those_that_others_rely_on():
         "pairs", "estimate", "ci_low", "ci_high", "level", "margin", "p", "verdict", "size", "scope",
         "seeds_needed", "note",
     }  # fmt: skip
+
+
+def test_without_a_control_the_values_themselves_are_compared_with_the_reference():
+    scores = {"a": [0.50, 0.52, 0.51, 0.49, 0.50, 0.51], "b": [0.1] * 6}
+    found = one(table_of(scores), claim(control={}, reference=0.43, margin=0.03))
+    assert found["estimate"] == pytest.approx(np.mean(scores["a"]))
+    assert (found["verdict"], found["control"], found["pairs"]) == ("reproduced", {}, 6)
+    assert found["ci_low"] > 0.46 and found["ci_low"] < found["estimate"] < found["ci_high"]
+    assert one(table_of(scores), claim(control={}, reference=0.6, margin=0.03))["verdict"] == "contradicted"
+    no_figure = one(table_of(scores), claim(control={}, reference=0.43, metric="moon/em"))
+    assert "no pair has moon/em at best_val for a" in no_figure["note"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "control: a selector names at least one column"),
+        ({"reference": 0.4, "scale": "log_ratio"}, "control: none to put the treatment in relation to"),
+        ({"reference": 0.4, "settled": True}, "control: none to put the treatment in relation to"),
+        ({"reference": 0.4, "metric": "cost/minutes_to_full", "point": "to_full"}, "give one"),
+    ],
+)
+def test_a_claim_without_a_control_says_what_it_is_compared_with_and_no_more(changes, said):
+    with pytest.raises(ValueError, match=said):
+        claim(control={}, **changes)

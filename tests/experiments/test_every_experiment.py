@@ -159,6 +159,45 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
     assert not list((tmp_path / "runs").rglob("*.bin"))
 
 
+def test_lima_judge_runs(cli, tmp_path, companions, tokenizer, make_model, stub):
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    asked = [{"instruction": f"w1 w2 w{i} w4 w5", "input": "", "output": f"gold w{i}"} for i in range(6)]
+    path = companions / "opponent.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+
+    def says(message):  # the opponent is better for odd numbers; else the judge likes what comes first
+        first = message.index("gold") < message.index("[[END RESPONSE_A")
+        odd = int(message.split("gold w")[1].split()[0]) % 2
+        return json.dumps({"better": ("A" if first else "B") if odd else "A"})
+
+    stub.says = says
+    arguments = (
+        "experiment=lima_judge",
+        f"data.path={companions / 'alpaca' / 'alpaca_data.json'}",
+        f"model.path={tmp_path / 'model'}",
+        "training.lr=0.02",
+        "training.max_length=64",
+        "training.bf16=false",
+        "evaluation.max_reference_tokens=4",
+        "evaluation.suites.opponent.path=opponent.jsonl",
+        "evaluation.pairwise.max_new_tokens=4",
+        f"evaluation.pairwise.endpoint.base_url={stub.url}",
+        "evaluation.pairwise.endpoint.api_key_env=JUDGE_KEY",
+    )
+    code, _, err = cli(*arguments)
+    assert code == 0, err
+    [judged] = checked(tmp_path / "runs/tiny/reports/lima_judge", {"full"}, 2)
+    assert (judged["id"], judged["control"], judged["pairs"], judged["estimate"]) == ("lima_43", {}, 2, 0.5)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs/tiny").glob("*/record.json")]
+    for record in records:
+        assert record["metrics"]["end"]["opponent"]["preferred_or_tie"] == {"value": 0.5, "n": 6}
+        assert record["metrics"]["end"]["opponent"]["position_bias"] == {"value": 0.5, "n": 6}
+        assert all("opponent" not in values for point, values in record["metrics"].items() if point != "end")
+    lines = next((tmp_path / "runs/tiny").glob("*/pairwise.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["verdict"] for line in lines] == ["tie", "lose"] * 3
+
+
 def test_small_clean_models_runs(cli, tmp_path):
     code, out, err = cli("experiment=small_clean_models")
     assert code == 0, err
