@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from experiments import report, surface
 from experiments import table as tables
@@ -257,7 +258,7 @@ def test_eight_labels_do_not_touch_and_stay_on_the_figure(placeholder, width, wo
     renderer = figure.canvas.get_renderer()
     (ax,) = figure.axes
     texts = [t for t in [*ax.texts, *(ax.get_legend().get_texts() if ax.get_legend() else [])] if t.get_text()]
-    boxes = [text.get_window_extent(renderer) for text in [*texts, ax.xaxis.label, ax.title, ax._left_title]]
+    boxes = [Text.get_window_extent(text, renderer) for text in [*texts, ax.xaxis.label, ax.title, ax._left_title]]
     boxes = [box for box in boxes if box.width]
     plt.close(figure)
     assert len(texts) == 8
