@@ -13,6 +13,7 @@ from experiments import store
 from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.report import content as contents
+from experiments.report import dose, entropy, iso
 from experiments.report.content import Content, Evaluation, Failure
 from experiments.report.figures import draw_all
 from experiments.report.page import markdown, page
@@ -58,7 +59,8 @@ def build(
         store.canonical({"experiment": name, "command": command, "runs": done, "missing": missing}),
     )
     content = _content(name, title, table, records, judged, command, config_yaml, evaluation, failures or {})
-    drawings = draw_all(content, out / "figures")
+    more = [*dose.plans(table, evaluation), *entropy.plans(table), *iso.plans(table)]
+    drawings = draw_all(content, out / "figures", more)
     store.write_atomic(out / "REPORT.md", markdown(content, drawings))
     store.write_atomic(out / "index.html", page(content, drawings))
     return judged

@@ -111,10 +111,10 @@ def arms(table: pd.DataFrame, evaluation: Evaluation) -> list[Arm]:
     groups = [
         dict(zip(keys, row, strict=True)) for row in plan[keys].drop_duplicates().itertuples(index=False, name=None)
     ]
-    labels = _labels(groups)
+    labels = labels_of(groups)
     found = []
     for group, label in zip(groups, labels, strict=True):
-        rows = tables.matching(table, {key: None if _missing(value) else value for key, value in group.items()})
+        rows = tables.matching(table, {key: None if missing(value) else value for key, value in group.items()})
         found.append(_arm(label, rows, evaluation))
     return found
 
@@ -166,29 +166,30 @@ def interval(rows: pd.DataFrame, level: float = LEVEL) -> tuple[float | None, fl
     return float(e.mean), float(low), float(high)
 
 
-def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+def labels_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """The arm, and of its levels as few as tell it from others of the same name."""
     labels = []
     for group in groups:
         same = [other for other in groups if other["arm"] == group["arm"]]
         varied = [key for key in group if len({str(other[key]) for other in same}) > 1]
-        numbers = [
-            key for key in varied if all(isinstance(o[key], (int, float)) and not _missing(o[key]) for o in same)
-        ]
+        numbers = [key for key in varied if all(isinstance(o[key], (int, float)) and not missing(o[key]) for o in same)]
         single = [key for key in numbers + varied if len({str(other[key]) for other in same}) == len(same)]
         named = single[:1] or varied
+        last = [key.rpartition(".")[2] for key in named]
+        short = [name if last.count(name) == 1 else key for key, name in zip(named, last, strict=True)]
         labels.append(
-            " ".join([str(group["arm"]), *(f"{key.rpartition('.')[2]}={_plain(group[key])}" for key in named)])
+            " ".join([str(group["arm"]), *(f"{s}={_plain(group[key])}" for key, s in zip(named, short, strict=True))])
         )
     return labels
 
 
-def _missing(value: Any) -> bool:
+def missing(value: Any) -> bool:
+    """Whether a cell of the table is empty."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _plain(value: Any) -> str:
-    return "null" if _missing(value) else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return "null" if missing(value) else f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from experiments import store
 from experiments.report.content import VERDICTS, Arm, Content, Curve, contrast_of, effect, headline_first, interval_of
+from experiments.report.labels import end_labels
 from experiments.table import REFERENCE
 
 WIDE, NARROW = 7.6, 3.7  # inches
@@ -72,34 +74,36 @@ class Drawing:
     narrow: str
 
 
-Draw = Callable[[Content, float, Mapping[str, str]], Figure]
+Draw = Callable[[float, Mapping[str, str]], Figure]  # of a width in inches, with these colours
+Plan = tuple[str, Draw, str, str]  # name, what draws it, alt text, caption
 
 
-def draw_all(content: Content, folder: Path) -> list[Drawing]:
-    """Draw what there is data for, as `<name>.svg` in `folder`, where no others are left."""
-    plans: list[tuple[str, Draw, str, str]] = []
+def draw_all(content: Content, folder: Path, more: Sequence[Plan] = ()) -> list[Drawing]:
+    """Draw what there is data for, and `more`, as `<name>.svg` in `folder`, where no others are left."""
+    plans: list[Plan] = []
     measured = [arm for arm in content.arms if len(arm.curve.steps)]
     if measured:
         alone = "Each arm by itself: its pairs (thin), their mean and its t interval of 95 % with base models as fixed"
         alone += f" blocks; dashed, the mean of {REFERENCE}."
         means = f"{content.primary} over training, the mean of each arm."
-        plans += [("curves", _curves, _curves_alt(content), means), ("arms", _panels, _curves_alt(content), alone)]
+        plans.append(("curves", partial(_curves, content), _curves_alt(content), means))
+        plans += [*more, ("arms", partial(_panels, content), _curves_alt(content), alone)]
     if any(claim["estimate"] is not None for claim in content.claims):
         caption = (
             "Estimates and intervals of the claims, at the level that Holm's procedure gives each. Grey: within the"
         )
         caption += " margin. Filled: decided."
-        plans.append(("claims", _forest, _forest_alt(content), caption))
+        plans.append(("claims", partial(_forest, content), _forest_alt(content), caption))
     for stale in folder.glob("*.*"):
         if stale.stem not in [name for name, *_ in plans]:
             stale.unlink()
-    return [_drawing(content, folder, *plan) for plan in plans]
+    return [_drawing(folder, *plan) for plan in plans]
 
 
-def _drawing(content: Content, folder: Path, name: str, draw: Draw, alt: str, caption: str) -> Drawing:
+def _drawing(folder: Path, name: str, draw: Draw, alt: str, caption: str) -> Drawing:
     placeholder = {key: colours[0] for key, colours in COLOURS.items()}
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        wide, narrow = (_svg(draw(content, width, placeholder)) for width in (WIDE, NARROW))
+        wide, narrow = (_svg(draw(width, placeholder)) for width in (WIDE, NARROW))
     store.write_atomic(folder / f"{name}.svg", _alone(wide))
     return Drawing(name, alt, caption, _inline(wide, alt), _inline(narrow, alt))
 
@@ -150,7 +154,7 @@ def style_of(content: Content) -> dict[str, tuple[str, str]]:
     return {REFERENCE: ("ink", "o")} | styles
 
 
-def _axes(ax: Axes, colours: Mapping[str, str], grid: Literal["x", "y"] = "y") -> None:
+def style_axes(ax: Axes, colours: Mapping[str, str], grid: Literal["x", "y"] = "y") -> None:
     ax.grid(axis=grid, color=colours["grid"], linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(colors=colours["muted"], length=0, pad=4)
@@ -164,7 +168,7 @@ def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figur
     rows = math.ceil(len(measured) / 2) * narrow
     height = (3.0 if narrow else 4.2) + 0.19 * rows
     figure, ax = plt.subplots(figsize=(width, height))
-    _axes(ax, colours)
+    style_axes(ax, colours)
     styles = style_of(content)
     for arm in measured:
         colour, marker = styles[arm.label]
@@ -187,7 +191,9 @@ def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figur
             text.set_color(colours["ink"])
     else:
         figure.subplots_adjust(left=0.06, right=0.76, top=0.93, bottom=0.11)
-        _end_labels(ax, measured, styles, colours)
+        known = [arm for arm in measured if np.isfinite(arm.curve.mean[-1])]
+        ends = [(arm.label, arm.curve.mean[-1], colours[styles[arm.label][0]]) for arm in known]
+        end_labels(ax, ends, colours, bold=REFERENCE)
     return figure
 
 
@@ -204,37 +210,6 @@ def _baselines(ax: Axes, content: Content, colours: Mapping[str, str]) -> None:
         )  # fmt: skip
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.05 * (high - low) * bool(content.baselines), high)
-
-
-def _end_labels(
-    ax: Axes, measured: Sequence[Arm], styles: Mapping[str, tuple[str, str]], colours: Mapping[str, str]
-) -> None:
-    low, high = ax.get_ylim()
-    known = [arm for arm in measured if np.isfinite(arm.curve.mean[-1])]
-    places = spread([arm.curve.mean[-1] for arm in known], 0.052 * (high - low))
-    for arm, place in zip(known, places, strict=True):
-        ax.annotate(
-            arm.label, (1, arm.curve.mean[-1]), xycoords=("axes fraction", "data"), xytext=(1.03, place),
-            textcoords=("axes fraction", "data"), va="center", fontsize=8.5, color=colours[styles[arm.label][0]],
-            fontweight="bold" if arm.label == REFERENCE else "normal", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colours["grid"], "shrinkA": 0, "shrinkB": 4, "linewidth": 0.8},
-        )  # fmt: skip
-
-
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved as little as needed to be at least `gap` apart, in the same order."""
-    order = np.argsort(values, kind="stable")
-    wanted = np.asarray(values, dtype=float)[order] - gap * np.arange(len(values))
-    blocks: list[list[float]] = []  # runs of labels that touch: their sum and how many they are
-    for value in wanted:
-        blocks.append([value, 1])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
-            total, n = blocks.pop()
-            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + n]
-    moved = np.concatenate([[total / n] * int(n) for total, n in blocks]) if blocks else np.array([])
-    found = np.empty(len(values))
-    found[order] = moved + gap * np.arange(len(values))
-    return [float(v) for v in found]
 
 
 def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
@@ -258,7 +233,7 @@ def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figur
 
 
 def _panel(ax: Axes, arm: Arm, reference: Curve | None, colours: Mapping[str, str], colour: str, marker: str) -> None:
-    _axes(ax, colours)
+    style_axes(ax, colours)
     curve = arm.curve
     for pair in curve.pairs:
         ax.plot(curve.steps, pair, color=colour, linewidth=0.6, alpha=0.45)
@@ -308,7 +283,7 @@ def _forest(content: Content, width: float, colours: Mapping[str, str]) -> Figur
 
 
 def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mapping[str, str], narrow: bool) -> None:
-    _axes(ax, colours, grid="x")
+    style_axes(ax, colours, grid="x")
     ax.spines["left"].set_visible(False)
     ends = [c[k] for c in claims for k in ("estimate", "ci_low", "ci_high") if c[k] is not None]
     ends += [c["reference"] + s * c["margin"] for c in claims for s in (-1, 1)]

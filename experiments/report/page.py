@@ -42,6 +42,14 @@ RULES_NOTE = (
     " for its scope: “these base models” says nothing about others. The quoted size is judged apart: the interval"
     " covers or excludes it."
 )
+HEADINGS = {
+    "curves": "Over training",
+    "dose": "Level by level",
+    "entropy": "As unsure as it should be",
+    "iso_error": "What is as good as what",
+    "arms": "Arm by arm",
+    "claims": "The claims in figures",
+}
 REPRODUCE = (
     "Every verdict can be computed again from runs.csv and claims.json, which lie beside this page:"
     " python -m experiments.claims check FOLDER."
@@ -146,10 +154,9 @@ def page(content: Content, drawings: Sequence[Drawing]) -> str:
                 f'<p class="muted note">{_e(evidence(claim))} ({_e(claim["source"])})</p></li>'
             )
         parts.append('<ol class="claims">\n' + "\n".join(items) + "\n</ol>")
-    headings = {"curves": "Over training", "arms": "Arm by arm", "claims": "The claims in figures"}
     for drawing in drawings:
         parts.append(
-            f'<h2>{headings[drawing.name]}</h2>\n<figure><div class="wide">{drawing.wide}</div>'
+            f'<h2>{HEADINGS[drawing.name]}</h2>\n<figure><div class="wide">{drawing.wide}</div>'
             f'<div class="narrow">{drawing.narrow}</div><figcaption>{_e(drawing.caption)}</figcaption></figure>'
         )
     parts.append("<h2>What each arm is, reaches and costs</h2>\n" + _table(*found["arms"]))

@@ -15,7 +15,8 @@ from experiments import table as tables
 from experiments.claim_files import load
 from experiments.report import content as contents
 from experiments.report.content import arms, contrast_of, effect, evidence, headline_first, interval_of
-from experiments.report.figures import COLOURS, _inline, spread
+from experiments.report.figures import COLOURS, _inline
+from experiments.report.labels import spread
 from experiments.report.page import tables_of
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_claims import QUICKSTART, claim
