@@ -127,7 +127,7 @@ def test_a_pool_of_all_facts_needs_no_mention(configured):
     assert "facts" not in essence(configured())["data"]
     assert essence(configured("data.facts=rare"))["data"]["facts"] == "rare"
     with pytest.raises(UserError, match=r"facts=known: only the embedded world"):
-        configured("data=file", "data.path=x.jsonl", "+data.facts=known")
+        configured("data=file", "data.path=x.jsonl", "data.facts=known")
 
 
 def test_the_name_of_an_arm_does_not_change_the_id(configured):
