@@ -6,7 +6,6 @@ python -m experiments.claims check results       recompute every claims.json fro
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments import UserError, shapes, statistics, store
+from experiments import command_line, shapes, statistics, store
 from experiments import table as tables
 from experiments.claim_files import FEWEST_BASES, FOLDER, MINUTES, Claim, Selector, check, expand, load, quoted_series
 from experiments.shape_files import Form, Needed, Parameter, axes
@@ -438,7 +437,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -5,12 +5,11 @@ python -m experiments.evidence check results     fail if it is not what the file
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import UserError, exchange, store
+from experiments import UserError, command_line, exchange, store
 from experiments import table as tables
 from experiments.report import content
 
@@ -105,7 +104,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

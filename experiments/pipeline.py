@@ -31,7 +31,7 @@ from curate.select import select
 from curate.text import load_stories
 from train.batches import Row
 from train.diagnostics import BATCHES, gradient_agreement
-from train.finetune import Curve, Point, finetune, spikes
+from train.finetune import LOSS_WINDOW, Curve, Point, finetune, spikes
 from train.models import load_causal_lm, trainable_share, with_lora
 
 from . import prepare, store
@@ -89,7 +89,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             name = f"step:{point.step}"
             by_heart = memorised(model, tokenizer, groups, **_sizes(config)) if groups else {}
             beside = expected | ({"memorised": by_heart} if by_heart else {})
-            beside["train"] = {"loss": {"value": point.loss, "n": min(20, point.step)}}
+            beside["train"] = {"loss": {"value": point.loss, "n": min(LOSS_WINDOW, point.step)}}
             if config.evaluation.gradients:
                 beside["gradients"] = gradients_of(config, model, tokenizer, subset.rows, rows)
             found.metrics.update(beside)

@@ -20,7 +20,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any, TextIO
 import yaml
 from filelock import FileLock
 
-from experiments import UserError
+from experiments import UserError, command_line
 
 SECRET = re.compile(r"(?<![a-z])(api)?key(?![a-z])|token(?!s|i)|secret|passw(or)?d|credential", re.IGNORECASE)
 RESERVED = {"cache", "reports", "wandb"}  # folders of the store that are no runs
@@ -236,7 +235,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command_line(main)

@@ -21,7 +21,7 @@ from .models import token_ids
 class Point:
     """Where on the curve: optimiser steps done, epochs, tokens seen (padding not counted), training seconds so far.
 
-    `loss` is the mean training loss of the last 20 steps, in nats a response token.
+    `loss` is the mean training loss of the last LOSS_WINDOW steps, in nats a response token.
     """
 
     step: int
@@ -42,6 +42,7 @@ class Curve:
     losses: list[float] = field(default_factory=list)  # of every optimiser step, nats a response token
 
 
+LOSS_WINDOW = 20  # steps that a point's loss is the mean of
 SPIKE_WINDOW, SPIKE_WIDTH = 25, 6.0
 
 
@@ -159,7 +160,7 @@ class _Points(TrainerCallback):
             tokens=self.trainer.tokens,
             train_s=now - self.started - self.curve.eval_s,
             last=state.global_step == state.max_steps,
-            loss=float(np.mean(self.curve.losses[-20:])),
+            loss=float(np.mean(self.curve.losses[-LOSS_WINDOW:])),
         )
         self.curve.points.append(point)
         model = kwargs["model"]
