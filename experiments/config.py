@@ -260,7 +260,7 @@ def trains_reward_model(config: Config) -> bool:
 def reward_essence(reward: RewardModelConfig) -> dict[str, Any]:
     """What determines a reward model; keys that are newer than published results are left out where they do nothing."""
     tree = reward.model_dump(mode="json")
-    for name in ("length_orthogonal", "padding", "unescape"):
+    for name in ("length_orthogonal", "padding", "unescape", "head_lr", "bf16"):
         if not tree[name]:
             del tree[name]
     return tree

@@ -54,6 +54,9 @@ from .suites.pairwise import Comparison, check_judge, compare
 from .suites.text import text_suite, tokens_to_probe
 
 
+WORLD_ROWS = 4096  # of the embedded world, where data.rows says nothing
+
+
 @dataclass
 class Subset:
     """What is trained on, and how it came to be."""
@@ -178,7 +181,7 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
     """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
     data = config.data
     if data.name == "microworld":
-        return _world_pool(config.seed.world, data.rows or 4096, config.seed.data, data.facts, data.styles), 0
+        return _world_pool(config.seed.world, data.rows or WORLD_ROWS, config.seed.data, data.facts, data.styles), 0
     if data.name == "world_text":
         return _world_text(data, config.seed.world, config.seed.data), 0
     assert data.path  # checked with the config
@@ -368,18 +371,22 @@ def best_predictor(config: Config) -> dict[str, Any]:
     """
     if not _has_exact_answers(config):
         return {}
-    world, parts = microworld.build_world(config.seed.world), config.evaluation.suites.values()
-    items = [
-        item
-        for part in parts
-        if part.ood and part.world
-        for item in microworld.build_suite(world, part.world, config.evaluation.items)
-    ]
-    pool, _ = clean_pool(config)
-    value = theory.entropy_first(world, pool, items, kind=config.noise.kind, rate=config.noise.rate)
+    data, evaluation = config.data, config.evaluation
+    asked = tuple(part.world for part in evaluation.suites.values() if part.ood and part.world)
+    pool = (config.seed.world, data.rows or WORLD_ROWS, config.seed.data, data.facts, data.styles)
+    return _best_predictor(pool, asked, evaluation.items, config.noise.kind, config.noise.rate)
+
+
+@lru_cache(maxsize=64)  # the arms of a pair share it
+def _best_predictor(
+    pool: tuple[int, int, int, str, bool], asked: tuple[str, ...], items: int, kind: str, rate: float
+) -> dict[str, Any]:
+    world = microworld.build_world(pool[0])
+    questions = [item for name in asked for item in microworld.build_suite(world, name, items)]
+    value = theory.entropy_first(world, _world_pool(*pool), questions, kind=kind, rate=rate)
     if value is None:
         return {}
-    n = sum(item.category in microworld.SINGLE for item in items)
+    n = sum(item.category in microworld.SINGLE for item in questions)
     return {"theory": {"entropy_first": {"value": value, "n": n}}}
 
 

@@ -100,6 +100,7 @@ class RewardModelConfig(_Strict):
     trained_layers: int | None = Field(None, ge=0)
     epochs: float = Field(gt=0)
     lr: float = Field(gt=0)
+    head_lr: float | None = Field(None, gt=0)
     batch_size: int = Field(gt=0)
     max_length: int = Field(gt=0)
     max_pairs: int | None = Field(None, gt=0)
@@ -109,6 +110,7 @@ class RewardModelConfig(_Strict):
     length_orthogonal: bool = False
     padding: float = Field(0.0, ge=0)
     unescape: bool = False
+    bf16: bool = False
 
 
 class ModelConfig(_Strict):

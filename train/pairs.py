@@ -6,7 +6,7 @@ better (Singhal et al. 2023, arXiv:2310.03716), and pays for whatever fills the 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,11 +21,11 @@ class Pair:
 
 
 def unescaped(pairs: Sequence[Pair]) -> list[Pair]:
-    r"""The pairs with \n, \t and \" that were written out in a response put back.
+    r"""The pairs with \n, \t and \" that were written out put back.
 
     Where one side of a file was escaped once more than the other, a backslash tells which side a response is of.
     """
-    return [replace(p, chosen=_unescaped(p.chosen), rejected=_unescaped(p.rejected)) for p in pairs]
+    return [Pair(*map(_unescaped, (p.prompt, p.chosen, p.rejected))) for p in pairs]
 
 
 def _unescaped(text: str) -> str:

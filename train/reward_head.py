@@ -58,6 +58,9 @@ def train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config: 
 def _tune(head: Any, pad: int, both: list[Encoded], config: RewardModelConfig, seed: int) -> None:
     """Gradient descent on the last layers and the classifier."""
     _freeze(head, config.trained_layers)
+    for part in head.base_model.modules():  # two noisy readings of nearly the same text differ by their noise most
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
     half = len(both) // 2
     examples = [{"chosen": c, "rejected": r} for c, r in zip(both[:half], both[half:], strict=True)]
     with tempfile.TemporaryDirectory() as nowhere:
@@ -71,7 +74,9 @@ def _tune(head: Any, pad: int, both: list[Encoded], config: RewardModelConfig, s
                 learning_rate=config.lr,
                 lr_scheduler_type="linear",
                 warmup_steps=0.1,  # a share of the steps
+                bf16=config.bf16,
             ),
+            optimizers=(_optimizer(head, config), None),
             train_dataset=examples,
             data_collator=lambda batch: collate_rows(
                 [e["chosen"] for e in batch] + [e["rejected"] for e in batch], pad
@@ -79,6 +84,19 @@ def _tune(head: Any, pad: int, both: list[Encoded], config: RewardModelConfig, s
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+
+
+def _optimizer(head: Any, config: RewardModelConfig) -> torch.optim.Optimizer | None:
+    """AdamW with a rate of its own for the classifier, which starts from nothing; None = the Trainer's, of one rate."""
+    if config.head_lr is None:
+        return None
+    parts: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, weight in head.named_parameters():
+        if weight.requires_grad:
+            parts[name.startswith(("classifier.", "score."))].append(weight)
+    return torch.optim.AdamW(
+        [{"params": parts[True], "lr": config.head_lr}, {"params": parts[False], "lr": config.lr}], weight_decay=0.0
+    )
 
 
 def _freeze(head: Any, trained_layers: int | None) -> None:

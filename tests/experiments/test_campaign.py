@@ -22,7 +22,7 @@ def test_every_experiment_of_the_campaign_is_planned_and_its_claims_can_be_decid
         ids |= plan.configs.keys()
         named += [(name, claim.id) for claim in claims]
         assert len({cell.seeds["base"] for cell in plan.cells}) >= 2
-    assert len(ids) <= 1000
+    assert len(ids) <= 900
     assert len(set(named)) == len(named) >= 30
 
 

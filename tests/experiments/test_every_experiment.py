@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 
 import pandas as pd
@@ -30,6 +31,16 @@ def cli(monkeypatch, tmp_path, capfd):
 
     monkeypatch.chdir(tmp_path)
     return call
+
+
+@pytest.fixture
+def common(cli, monkeypatch, tmp_path_factory):
+    """A folder for all experiments of the campaign, whatever process tests them: they share bases and runs."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "campaign"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture
@@ -100,13 +111,13 @@ LONG = [
 
 
 @pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.soak) for name in LONG)])
-def test_of_the_campaign(cli, tmp_path, name):
+def test_of_the_campaign(cli, common, name):
     """Every block in one pair: too few for a verdict, enough to find every figure that a claim asks for."""
     # what is long at any size is made short, whatever the experiment says of it
     steps = ("training.steps=4", "training.points=[2]")
     code, _, err = cli(f"experiment={name}", "experiment.pairs=1", *steps)
     assert code == 0, err
-    report = tmp_path / f"runs/tiny/reports/{name}"
+    report = common / f"runs/tiny/reports/{name}"
     assert claims.recompute(report)
     judged = json.loads((report / "claims.json").read_text())
     # a short curve lacks the points that some claims are judged at; every other figure is there

@@ -209,7 +209,7 @@ def test_no_phrase_of_the_padding_is_one_that_the_probe_uses():
 
 def test_escapes_are_put_back():
     [pair] = unescaped([Pair("p\\n", "a\nb", 'a\\nb \\"c\\"')])
-    assert pair == Pair("p\\n", "a\nb", 'a\nb "c"')
+    assert pair == Pair("p\n", "a\nb", 'a\nb "c"')
 
 
 def test_longer_is_in_standard_deviations_and_knows_the_side():
