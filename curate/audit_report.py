@@ -15,10 +15,11 @@ from curate.audit_page import page
 from curate.bias import probe
 from curate.card import card, card_text
 from curate.example import make_pool
+from curate.preferences import Preference, read_preferences
 from curate.progress import progress
 from curate.reading import HUB
 from curate.scoring import score as score_rows
-from curate.validity import Judged, Preference, read_preferences
+from curate.validity import Judged
 from curate.writing import atomic
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _judged(job: "Job", name: str, score: Callable[[Dataset], np.ndarray] | None
     source = _preferences_source(job)
     if source is None:
         return None, f"data.pairs_valid={job.data.pairs_valid or 'null'}: no preference pairs"
-    pairs = read_preferences(source)
+    pairs = read_preferences(source, "data.pairs_valid", unescape=True)
     order = np.random.default_rng([job.seed, zlib.crc32(b"audit.pairs")]).permutation(len(pairs))[:_PAIRS]
     some = [pairs[at] for at in np.sort(order)]
     if not some:

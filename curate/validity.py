@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from curate.intervals import auroc, mean_of_two, spearman, wilson
-from curate.reading import records
+from curate.preferences import Preference
 
 AUROC_HOW = "share of (clean, noisy) pairs of rows in the right order, ties half; Newcombe's method 5 for the interval"
 ACCURACY_HOW = "share of pairs in which the chosen response scores higher, ties half; Wilson's interval"
@@ -18,48 +18,11 @@ SELECTION = "the selection"
 
 
 @dataclass(frozen=True)
-class Preference:
-    """Two responses to a request, of which people preferred the first."""
-
-    instruction: str
-    input: str
-    chosen: str
-    rejected: str
-
-
-@dataclass(frozen=True)
 class Judged:
     """Preferences with scores: for each scorer those of the chosen and of the rejected responses, (pairs,) each."""
 
     pairs: Sequence[Preference]
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]]
-
-
-def read_preferences(source: str) -> list[Preference]:
-    """The preference pairs of a file or of `hub:NAME`: prompt, chosen, rejected or src, pos, neg, texts or turns.
-
-    Rows that lack a part are left out. Raises UserError if the source cannot be read.
-    """
-    return [pair for _, row in records(source, "data.pairs_valid") if (pair := _preference(row))]
-
-
-def _preference(row: Any) -> Preference | None:
-    if not isinstance(row, dict):
-        return None
-    asked = str(row.get("src") or row.get("prompt") or row.get("instruction") or "")
-    instruction, _, given = asked.removeprefix("Instruction:").partition("Input:")
-    answers = (row.get("pos") or row.get("chosen"), row.get("neg") or row.get("rejected"))
-    chosen, rejected = (_text(answer).removeprefix("Response:").strip() for answer in answers)
-    if not (instruction.strip() and chosen and rejected):
-        return None
-    return Preference(instruction.strip(), given.strip() or str(row.get("input") or ""), chosen, rejected)
-
-
-def _text(answer: Any) -> str:
-    """A response as text: itself, or the last turn of a conversation."""
-    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
-        answer = answer[-1].get("content")
-    return answer if isinstance(answer, str) else ""
 
 
 def against_ledger(scores: Mapping[str, np.ndarray], kinds: Sequence[str | None]) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import joblib
 
 from curate import UserError, microworld
 from curate.example import column, render
-from curate.reading import HUB, records
+from curate.preferences import read_preferences
+from curate.reading import HUB
 from curate.text import load_stories
 
 from . import workers
@@ -180,45 +181,23 @@ Preferences = list[tuple[str, str, str]]  # rendered prompt, chosen, rejected
 def preference_pairs(config: Config) -> tuple[Preferences, Preferences]:
     """Pairs to train on, and pairs to measure with (none: a part of the first is kept back for that).
 
-    They come from the world's own split, or from files or data sets of the hub with a prompt, a chosen and a rejected
-    response (text, or a conversation that ends with it), or the columns src, pos and neg, whose texts may be marked
-    "Instruction:", "Input:" and "Response:" (the layout of Ge et al. 2024, arXiv:2402.18191).
+    They come from the world's own split, or from files or data sets of the hub: see `curate.preferences`.
     """
     template = reward_template(config)
     if config.data.name == "microworld":
         rows = microworld.preference_pairs(microworld.build_world(config.seed.world), seed=0)
         return [(render(template, r["instruction"], r["input"]), r["chosen"], r["rejected"]) for r in rows], []
-    read = [read_pairs(source, template) for source in pairs_sources(config)]
+    read = [read_pairs(source, template, config.model.reward.unescape) for source in pairs_sources(config)]
     return read[0], read[1] if len(read) > 1 else []
 
 
-def read_pairs(source: str, template: dict[str, str]) -> Preferences:
+def read_pairs(source: str, template: dict[str, str], unescape: bool) -> Preferences:
     """The preference pairs of a file or of hub:NAME; raises UserError if there are none."""
-    pairs = [pair for _, row in records(source, "data.pairs") if (pair := _pair(row, template))]
+    read = read_preferences(source, "data.pairs", unescape=unescape)
+    pairs = [(render(template, p.instruction, p.input), p.chosen, p.rejected) for p in read]
     if not pairs:
         raise UserError(f"data.pairs: {source} holds no pair; give columns prompt, chosen, rejected or src, pos, neg")
     return pairs
-
-
-def _pair(row: Any, template: dict[str, str]) -> tuple[str, str, str] | None:
-    """One preference, or None where a part of it is missing."""
-    if not isinstance(row, dict):
-        return None
-    asked = str(row.get("src") or row.get("prompt") or row.get("instruction") or "")
-    instruction, _, given = asked.removeprefix("Instruction:").partition("Input:")
-    given = given.strip() or str(row.get("input") or "")
-    answers = (row.get("pos") or row.get("chosen"), row.get("neg") or row.get("rejected"))
-    chosen, rejected = (_last(answer).removeprefix("Response:").strip() for answer in answers)
-    if not (instruction.strip() and chosen and rejected):
-        return None
-    return render(template, instruction.strip(), given), chosen, rejected
-
-
-def _last(answer: Any) -> str:
-    """A response as text: itself, or the last turn of a conversation."""
-    if isinstance(answer, list) and answer and isinstance(answer[-1], dict):
-        answer = answer[-1].get("content")
-    return answer if isinstance(answer, str) else ""
 
 
 def companion(config: Config, key: str, name: str) -> str:

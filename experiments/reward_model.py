@@ -56,7 +56,7 @@ def make(values: dict[str, Any]) -> str:
         raise UserError("reward.backbone, reward.template: null; name an encoder and the prompt it reads")
     template = config.template
     pairs, valid = (
-        [] if values[key] is None else [Pair(*pair) for pair in read_pairs(str(values[key]), template)]
+        [] if values[key] is None else [Pair(*pair) for pair in read_pairs(str(values[key]), template, config.unescape)]
         for key in ("pairs", "valid")
     )
     backbone = minilm() if config.backbone == "minilm" else config.backbone

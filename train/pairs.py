@@ -1,4 +1,4 @@
-"""Preference pairs, and what a reward model is not to learn from them: lengths, padding, traces of how they were kept.
+"""Preference pairs, and what a reward model is not to learn from them: lengths and padding.
 
 Whoever improves an answer mostly makes it longer, so a reward model that is taught by such pairs learns that longer is
 better (Singhal et al. 2023, arXiv:2310.03716), and pays for whatever fills the page.
@@ -18,18 +18,6 @@ class Pair:
     prompt: str
     chosen: str
     rejected: str
-
-
-def unescaped(pairs: Sequence[Pair]) -> list[Pair]:
-    r"""The pairs with \n, \t and \" that were written out put back.
-
-    Where one side of a file was escaped once more than the other, a backslash tells which side a response is of.
-    """
-    return [Pair(*map(_unescaped, (p.prompt, p.chosen, p.rejected))) for p in pairs]
-
-
-def _unescaped(text: str) -> str:
-    return text.replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
 
 
 def longer(pairs: Sequence[Pair]) -> np.ndarray:

@@ -22,7 +22,7 @@ from .batches import IGNORED, Row, response_logits
 from .config import RewardModelConfig
 from .finetune import finetune
 from .models import load_causal_lm, load_tokenizer
-from .pairs import Pair, longer, unescaped
+from .pairs import Pair, longer
 from .reward_head import batches, collate_rows, encode_pairs, head_scores, train_head
 
 
@@ -45,8 +45,6 @@ def train_reward_model(
     started = time.perf_counter()
     if config.max_pairs:
         pairs = pairs[: config.max_pairs]
-    if config.unescape:
-        pairs, valid = unescaped(pairs), unescaped(valid)
     train, fit, test = _split(pairs, config.held_out)
     if valid and config.reference is None:  # nothing is left to be held out for
         train = list(pairs)

@@ -18,8 +18,9 @@ from curate.card import REDACTED, clean, redact
 from curate.diversity import entropy, excerpt, spread, text_measures
 from curate.example import make_pool, replace
 from curate.noise import corrupt
+from curate.preferences import Preference, read_preferences
 from curate.scoring.surface import length
-from curate.validity import Judged, Preference, against_people, agreement, read_preferences
+from curate.validity import Judged, against_people, agreement
 
 
 @pytest.fixture
@@ -152,7 +153,15 @@ def test_people(tmp_path: Path) -> None:
         {"prompt": "p", "chosen": "yes", "rejected": ""},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_preferences(str(file)) == [Preference("Add", "1 2", "3", "4"), Preference("p", "", "yes", "no")]
+    read = [Preference("Add", "1 2", "3", "4"), Preference("p", "", "yes", "no")]
+    assert read_preferences(str(file), "data.pairs") == read
+
+
+def test_escapes_in_preferences_are_put_back_on_request(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "p\\nq", "chosen": "a\nb", "rejected": 'a\\nb \\"c\\"'}))
+    assert read_preferences(str(file), "data.pairs")[0].rejected == 'a\\nb \\"c\\"'
+    assert read_preferences(str(file), "data.pairs", unescape=True) == [Preference("p\nq", "", "a\nb", 'a\nb "c"')]
 
 
 def test_agreement_of_unrelated_scorers_is_what_chance_gives() -> None:

@@ -9,7 +9,9 @@ import torch
 
 from curate import UserError, microworld
 from curate.example import column, make_pool
-from experiments import pipeline, prepare, store
+from curate.noise import corrupt
+from experiments import measuring, pipeline, prepare, store
+from experiments import subset as subsets
 from experiments.config import run_id, validate
 
 
@@ -78,10 +80,10 @@ def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
 
 
 def test_the_best_predictor_of_a_clean_pool_is_sure(make):
-    assert pipeline.best_predictor(make())["theory"]["entropy_first"]["value"] == 0.0
-    assert pipeline.best_predictor(make("noise=off_format", "noise.rate=1.0")) == {}
+    assert measuring.best_predictor(make())["theory"]["entropy_first"]["value"] == 0.0
+    assert measuring.best_predictor(make("noise=off_format", "noise.rate=1.0")) == {}
     rates = [0.2, 0.6]
-    low, high = (pipeline.best_predictor(make("noise=near_miss", f"noise.rate={r}"))["theory"] for r in rates)
+    low, high = (measuring.best_predictor(make("noise=near_miss", f"noise.rate={r}"))["theory"] for r in rates)
     assert low["entropy_first"]["n"] == high["entropy_first"]["n"] == 24  # entity and wording, not composition
     assert 0 < low["entropy_first"]["value"] < high["entropy_first"]["value"]
 
@@ -152,7 +154,7 @@ def test_training_rows_are_asked_for_at_every_point(make):
 
 def test_arms_of_a_pair_share_base_noise_and_order(make):
     configs = [make(f"arm={arm}", "noise=mixture", "seed.pair=1") for arm in ("full", "random", "oracle", "longest")]
-    pools = [pipeline.corrupt(pipeline.clean_pool(c)[0], kind="mixture", rate=0.5, seed=c.seed.data) for c in configs]
+    pools = [corrupt(subsets.clean_pool(c)[0], kind="mixture", rate=0.5, seed=c.seed.data) for c in configs]
     assert len({json.dumps([column(p, n) for n in ("output", "noise_kind")]) for p in pools}) == 1
     assert len({prepare.base_folder(c) for c in configs}) == 1
     assert {c.seed.train for c in configs} == {1}
@@ -198,22 +200,22 @@ def test_duplicates_fill_the_slots(make):
 
 def test_auroc_is_right_on_a_small_case():
     kinds = [None, None, "truncated", "near_miss"]
-    found = pipeline.auroc(np.array([3.0, 1.0, 0.0, 2.0]), kinds)
+    found = subsets.auroc(np.array([3.0, 1.0, 0.0, 2.0]), kinds)
     assert found == {"near_miss": 0.5, "truncated": 1.0, "all": 0.75}
-    assert pipeline.auroc(np.array([1.0, 1.0, 1.0, 1.0]), kinds)["all"] == 0.5
-    assert pipeline.auroc(np.array([1.0, np.nan, 0.0, np.nan]), kinds)["all"] == 1.0
+    assert subsets.auroc(np.array([1.0, 1.0, 1.0, 1.0]), kinds)["all"] == 0.5
+    assert subsets.auroc(np.array([1.0, np.nan, 0.0, np.nan]), kinds)["all"] == 1.0
 
 
 def test_a_leak_fails_the_run_unless_it_is_allowed_by_name(make):
     config = make()
-    suites = pipeline.suites_of(config)
+    suites = measuring.suites_of(config)
     leaked = suites[2].instructions[0]
     rows = make_pool([{"instruction": leaked.upper(), "output": "ok : x ."}], "test")
     with pytest.raises(UserError, match=r"evaluation\.suites\.entity: 1 of its prompts"):
-        pipeline.check_overlap(config, rows, suites)
-    pipeline.check_overlap(make("evaluation.allow_overlap=[entity]"), rows, suites)
-    clean, _ = pipeline.clean_pool(config)
-    pipeline.check_overlap(config, clean, suites)
+        measuring.check_overlap(config, rows, suites)
+    measuring.check_overlap(make("evaluation.allow_overlap=[entity]"), rows, suites)
+    clean, _ = subsets.clean_pool(config)
+    measuring.check_overlap(config, clean, suites)
 
 
 def test_a_saved_model_comes_with_its_subset(make):
@@ -227,16 +229,16 @@ def test_a_saved_model_comes_with_its_subset(make):
 
 
 def test_a_run_that_moves_nothing_fails(make):
-    suites = pipeline.suites_of(make())
+    suites = measuring.suites_of(make())
     items = [
         {"point": point, "suite": "entity", "item": i, "nats": 4.0 + shift * (1 + i % 2), "tokens": 2.0}
         for point, shift in (("step:0", 0.0), ("end", -1.0))
         for i in range(8)
     ]
-    pipeline.check_moved(items, suites)
+    measuring.check_moved(items, suites)
     still = [{**i, "nats": 4.0} for i in items]
-    with pytest.raises(pipeline.NotMoved, match="did not move"):
-        pipeline.check_moved(still, suites)
+    with pytest.raises(measuring.NotMoved, match="did not move"):
+        measuring.check_moved(still, suites)
 
 
 def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
@@ -265,13 +267,13 @@ def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
 )
 def test_every_scorer_and_selection_serves_a_run(make, overrides, rows, noise):
     config = make("noise=mixture", *overrides)
-    subset = pipeline.curate_subset(config)
+    subset = subsets.curate_subset(config)
     assert abs(subset.facts["rows"] - rows) <= 1  # a quantile may fall between two rows
     if noise is not None:
         assert subset.facts["subset_noise_rate"] == noise
     if "rewrite=ledger" in overrides:
         assert subset.facts["subset_noise_rate"] < subset.facts["noise_rate"]
-    again = pipeline.curate_subset(config)
+    again = subsets.curate_subset(config)
     assert again.facts == subset.facts
     assert run_id(config) != run_id(make("noise=mixture"))
 

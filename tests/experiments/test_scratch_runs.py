@@ -11,7 +11,8 @@ import torch
 from curate import UserError, microworld
 from curate.example import make_pool
 from experiments import UserError as ConfigError
-from experiments import claims, pipeline, prepare, store
+from experiments import claims, measuring, pipeline, prepare, store
+from experiments import subset as subsets
 from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.config import essence, run_id, validate
@@ -87,19 +88,19 @@ def test_levels_of_duplication_share_weights_and_tokeniser_and_pairs_do_not(of_s
 
 
 def test_copies_fill_the_slots_of_stories(of_stories):
-    subset = pipeline.curate_subset(of_stories("arm=duplicated", "duplication.rate=0.25"))
+    subset = subsets.curate_subset(of_stories("arm=duplicated", "duplication.rate=0.25"))
     assert (subset.facts["rows"], subset.facts["unique_rows"]) == (200, 150)
-    assert {row.prompt for row in pipeline.training_rows(of_stories(), subset.rows)} == {""}
+    assert {row.prompt for row in subsets.training_rows(of_stories(), subset.rows)} == {""}
 
 
 def test_a_tested_story_among_the_rows_fails_the_run(of_stories):
     config = of_stories()
-    suites = pipeline.suites_of(config)
+    suites = measuring.suites_of(config)
     tested = next(s for s in suites if s.name == "stories").questions[0].answer
-    pipeline.check_overlap(config, pipeline.clean_pool(config)[0], suites)
+    measuring.check_overlap(config, subsets.clean_pool(config)[0], suites)
     leaked = make_pool([{"instruction": "", "output": tested.upper()}], "test")
     with pytest.raises(UserError, match=r"evaluation\.suites\.stories: 1 of its prompts"):
-        pipeline.check_overlap(config, leaked, suites)
+        measuring.check_overlap(config, leaked, suites)
 
 
 def test_the_worlds_text_is_probed_and_written(make):
@@ -186,7 +187,7 @@ def test_what_does_not_go_together_is_one_line(make, overrides, said):
 def test_a_suite_of_another_kind_of_text_is_refused(of_stories):
     config = of_stories("evaluation=world_text")
     with pytest.raises(UserError, match=r"evaluation\.suites\.validation\.text: 'probe_validation'"):
-        pipeline.suites_of(config)
+        measuring.suites_of(config)
 
 
 # --- claims about runs that may still be on their plateau -------------------------------------------------------------

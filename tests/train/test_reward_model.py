@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from train import UserError, reward_head
 from train.config import RewardModelConfig, TrainingConfig
-from train.pairs import longer, padded, unescaped
+from train.pairs import longer, padded
 from train.reward_head import fit_margins
 from train.reward_model import Pair, _joint_weights, train_reward_model
 
@@ -205,11 +205,6 @@ def test_no_phrase_of_the_padding_is_one_that_the_probe_uses():
     for phrase in (*module._PREFACES, *module._CLOSINGS):
         words = phrase.lower().split()
         assert not any(" ".join(words[at : at + 4]) in probed for at in range(len(words) - 3)), phrase
-
-
-def test_escapes_are_put_back():
-    [pair] = unescaped([Pair("p\\n", "a\nb", 'a\\nb \\"c\\"')])
-    assert pair == Pair("p\n", "a\nb", 'a\nb "c"')
 
 
 def test_longer_is_in_standard_deviations_and_knows_the_side():

@@ -1,0 +1,172 @@
+"""From pool to subset: noise, scores, selection, duplication; what is trained on, and how it came to be."""
+
+import json
+import time
+import warnings
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from curate import UserError, microworld
+from curate.config import DataConfig
+from curate.duplicate import duplicate
+from curate.example import column, load_pool, pool_hash, render
+from curate.noise import corrupt
+from curate.rewrite import rewrite
+from curate.scoring import Models, score
+from curate.select import select
+from curate.text import load_stories
+from train.batches import Row
+
+from . import prepare
+from .config import Config, scores_are_used, trains_reward_model
+
+WORLD_ROWS = 4096  # of the embedded world, where data.rows says nothing
+
+
+@dataclass
+class Subset:
+    """What is trained on, and how it came to be."""
+
+    rows: Dataset
+    facts: dict[str, Any]  # the record's `data`
+    cost: dict[str, float]
+
+
+def curate_subset(config: Config) -> Subset:
+    """Pool to subset: noise, scores, selection, duplication; with the facts and costs that the record keeps."""
+    pool, set_aside = clean_pool(config)
+    noisy = corrupt(pool, kind=config.noise.kind, rate=config.noise.rate, seed=config.seed.data)
+    cost = {"score_s": 0.0, "scorer_train_s": 0.0}
+    facts: dict[str, Any] = {"scorer_auroc": None, "reward_model": None, "unscored": 0}
+    scores = None
+    if scores_are_used(config):
+        scores = _scores(config, noisy, facts, cost)
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        options = {**config.selection.model_dump(exclude={"encoder"}), "embeddings": _embeddings(config, noisy)}
+        chosen = select(noisy, seed=config.seed.select, scores=scores, **options)
+    kept = noisy.select(chosen)
+    if config.rewrite.by != "none":
+        dropped = np.setdiff1d(np.arange(len(noisy)), chosen)
+        kept = rewrite(noisy, dropped, config.rewrite, cache=Path(config.store.root) / "cache")
+    rows = duplicate(
+        kept, seed=config.seed.select, templates=config.data.paraphrases, **config.duplication.model_dump()
+    )
+    cost["select_s"] = time.perf_counter() - started
+    clean = [kind is None for kind in column(noisy, "noise_kind")]
+    kept_clean = [kind is None for kind in column(rows, "noise_kind")]
+    copies = [of is not None for of in column(rows, "duplicate_of")]
+    facts |= {
+        "pool_rows": len(pool),
+        "rows": len(rows),
+        "unique_rows": len(rows) - sum(copies),
+        "noise_rate": 1 - float(np.mean(clean)),
+        "subset_noise_rate": 1 - float(np.mean(kept_clean)),
+        "kept_clean": sum(clean[i] for i in chosen) / max(1, sum(clean)),
+        "duplicate_share": float(np.mean(copies)),
+        "response_words": float(np.mean([len(o.split()) for o in column(rows, "output")])),
+        "subset_hash": pool_hash(rows),
+        "set_aside": set_aside,
+        "warnings": sorted({str(w.message) for w in said if w.category is UserWarning}),
+    }
+    return Subset(rows, facts, cost)
+
+
+def clean_pool(config: Config) -> tuple[Dataset, int]:
+    """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
+    data = config.data
+    if data.name == "microworld":
+        return world_pool(config.seed.world, data.rows or WORLD_ROWS, config.seed.data, data.facts, data.styles), 0
+    if data.name == "world_text":
+        return _world_text(data, config.seed.world, config.seed.data), 0
+    assert data.path  # checked with the config
+    if data.name == "text":
+        stories = load_stories(data.path, data.max_bad_share)
+        pool, set_aside = stories.pool, len(stories.bad) + stories.near
+    else:
+        loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
+        pool, set_aside = loaded.pool, len(loaded.bad)
+    if data.rows is None:
+        return pool, set_aside
+    if data.rows > len(pool):
+        raise UserError(f"data.rows: {data.rows} is more than the {len(pool)} rows of {data.path}; give fewer")
+    rng = np.random.default_rng([config.seed.data, zlib.crc32(b"pool rows")])
+    return pool.select(np.sort(rng.choice(len(pool), data.rows, replace=False))), set_aside
+
+
+@lru_cache(maxsize=8)
+def world_pool(world: int, rows: int, seed: int, facts: str, styles: bool) -> Dataset:
+    return microworld.build_pool(microworld.build_world(world), rows, seed, facts, styles)
+
+
+def _world_text(data: DataConfig, world: int, seed: int) -> Dataset:
+    assert data.rows is not None
+    assert data.entities is not None
+    assert data.wrong_share is not None
+    assert data.words is not None
+    told = {"entities": data.entities, "wrong_share": data.wrong_share, "words": data.words}
+    return microworld.prose(microworld.build_world(world), data.rows, seed, **told)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def _file_pool(path: str, max_bad_share: float, fields: str):
+    return load_pool(path, max_bad_share=max_bad_share, fields=json.loads(fields))
+
+
+def _scores(config: Config, pool: Dataset, facts: dict[str, Any], cost: dict[str, float]) -> np.ndarray:
+    folder = None
+    if trains_reward_model(config):
+        folder = prepare.build_reward(config)
+        card = json.loads((folder / "reward.json").read_text())
+        facts["reward_model"] = card["pairwise_accuracy"]
+        cost["scorer_train_s"] = card["train_s"]
+    cache = Path(config.store.root) / "cache"
+    base = prepare.build_base(config)
+    models = Models(reward=folder, causal=base, encoder=base if config.model.kind == "micro" else None)
+    found = score(
+        pool, config.scorer, seed=config.seed.select, template=config.data.template, cache=cache, models=models
+    )
+    cost |= {"score_s": found.seconds, "score_tokens": found.tokens, "score_dollars": found.dollars}
+    facts["unscored"] = len(found.reasons)
+    facts["scorer_auroc"] = auroc(found.values, column(pool, "noise_kind"))
+    return found.values
+
+
+def _embeddings(config: Config, pool: Dataset) -> np.ndarray | None:
+    """What a selection for diversity measures distances by: the encoder it names, or the world's base model."""
+    if config.selection.kind != "diversity":
+        return None
+    from curate.scoring.embedding import embed, row_texts
+
+    base = prepare.build_base(config) if config.model.kind == "micro" else None
+    return embed(row_texts(pool), config.selection.encoder or base, cache=Path(config.store.root) / "cache")
+
+
+def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | None:
+    """How well scores tell clean rows from each kind of noise, and from all: P(clean scores higher), ties half."""
+    from scipy.stats import mannwhitneyu
+
+    clean = np.array([k is None for k in kinds])
+    known = np.isfinite(scores)
+    if not (clean & known).any():
+        return None
+    found = {}
+    for name in [*sorted({k for k in kinds if k is not None}), "all"]:
+        noisy = ~clean if name == "all" else np.array([k == name for k in kinds])
+        if (noisy & known).any():
+            a, b = scores[clean & known], scores[noisy & known]
+            found[name] = float(mannwhitneyu(a, b).statistic / (len(a) * len(b)))
+    return found or None
+
+
+def training_rows(config: Config, rows: Dataset) -> list[Row]:
+    """Rendered prompts with their responses."""
+    columns = (column(rows, name) for name in ("instruction", "input", "output"))
+    return [Row(render(config.data.template, i, x), o) for i, x, o in zip(*columns, strict=True)]
