@@ -9,6 +9,8 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
                                  best that the reference arm of the same pair ever reached
     cost/minutes_to_full_scored  the same with the minutes of scoring and selecting
     cost/censored                1 where that was never reached: the minutes are then those of the whole curve
+    cost/gain_per_minute         at point `best_val`: what the OOD suites gained since before training, by the metric of
+                                 the validation, over the minutes of training so far, of scoring and of selecting
 """
 
 import gzip
@@ -83,7 +85,7 @@ def runs_table(
         found = [("end", "run", "done", float(record is not None), None, None)]
         if record is not None:
             target = _target(cell, references.get(_unit(cell), []), records, best)
-            found += [*_metrics(record), *_facts(record), *_time_to(record, target, best)]
+            found += [*_metrics(record), *_facts(record), *_time_to(record, target, best), *_gain_rate(record, best)]
         rows += [{**identity, **dict(zip(MEASURE, numbers, strict=True))} for numbers in found]
     return pd.DataFrame(rows, columns=[*IDENTITY, *MEASURE, *levels])
 
@@ -154,6 +156,20 @@ def _time_to(record: Mapping[str, Any], target: float | None, best: Best) -> Ite
     yield "to_full", "cost", "minutes_to_full", training, None, None
     yield "to_full", "cost", "minutes_to_full_scored", training + extra, None, None
     yield "to_full", "cost", "censored", float(censored), None, None
+
+
+def _gain_rate(record: Mapping[str, Any], best: Best) -> Iterable[tuple]:
+    before, after = (
+        record["metrics"].get(point, {}).get("ood", {}).get(best.metric, {}).get("value")
+        for point in ("step:0", "best_val")
+    )
+    cost = record["cost"]
+    trained = (cost.get("train_s_at") or {}).get(str(record["best_val_step"]))
+    if before is None or after is None or trained is None:
+        return
+    gain = (after - before) * (1 if best.mode == "max" else -1)
+    seconds = trained + (cost.get("score_s") or 0) + (cost.get("select_s") or 0)
+    yield "best_val", "cost", "gain_per_minute", gain / (seconds / 60), None, None
 
 
 def first_crossing(curve: Sequence[tuple[float, float]], target: float, mode: str) -> float | None:

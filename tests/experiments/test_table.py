@@ -113,6 +113,9 @@ def test_minutes_to_the_full_arms_quality():
     assert value(table, "filtered", "cost/censored", "to_full") == 0
     assert value(table, "random", "cost/minutes_to_full", "to_full") == pytest.approx(384 / 40 / 60)
     assert value(table, "random", "cost/censored", "to_full") == 1
+    # what was gained over the seconds until the best point, those of scoring and selecting with them
+    assert value(table, "full", "cost/gain_per_minute", "best_val") == pytest.approx(0.6 / ((192 / 40 + 3.1) / 60))
+    assert value(table, "filtered", "cost/gain_per_minute", "best_val") == pytest.approx(0.9 / ((384 / 40 + 3.1) / 60))
 
 
 def test_time_is_measured_on_validation_and_in_its_direction():
