@@ -24,3 +24,18 @@ def configured(composed, tmp_path):
         return validate(composed(f"store.root={tmp_path}", *overrides))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def make(composed, root):
+    """make(*overrides): the checked config of one run at its smallest, its store shared by a file's tests."""
+
+    def config(*overrides):
+        return validate(composed("debug=tiny", f"store.root={root}", *overrides))
+
+    return config

@@ -12,30 +12,8 @@ from curate.example import column, make_pool
 from curate.noise import corrupt
 from experiments import measuring, pipeline, prepare, store
 from experiments import subset as subsets
-from experiments.config import run_id, validate
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def make(composed, root):
-    torch.set_num_threads(1)
-
-    def config(*overrides):
-        return validate(composed("debug=tiny", f"store.root={root}", *overrides))
-
-    return config
-
-
-def run(config):
-    folder = store.run_folder(config.store.root, run_id(config))
-    if store.read(folder) is None:
-        store.open_run(folder, config.model_dump(mode="json"))
-        pipeline.run(config, folder)
-    return store.read(folder), folder
+from experiments.config import run_id
+from tests.experiments.runs import run
 
 
 def test_a_record_holds_what_others_rely_on(make):

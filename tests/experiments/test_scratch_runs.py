@@ -11,7 +11,7 @@ import torch
 from curate import UserError, microworld
 from curate.example import make_pool
 from experiments import UserError as ConfigError
-from experiments import claims, measuring, pipeline, prepare, store
+from experiments import claims, measuring, prepare
 from experiments import subset as subsets
 from experiments import table as tables
 from experiments.claim_files import Claim
@@ -19,6 +19,7 @@ from experiments.config import essence, run_id, validate
 from experiments.suites import text
 from experiments.suites.build import Suite
 from experiments.suites.teacher_forced import Question
+from tests.experiments.runs import run
 from tests.stories import stories, write_stories
 from train.models import load_causal_lm
 
@@ -26,21 +27,8 @@ WORLD = ["data=world_text", "model=scratch", "training=world_text", "evaluation=
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture(scope="module")
 def story_file(root):
     return write_stories(root / "stories.txt", stories(400))
-
-
-@pytest.fixture
-def make(composed, root):
-    def config(*overrides):
-        return validate(composed("debug=tiny", f"store.root={root}", *overrides))
-
-    return config
 
 
 @pytest.fixture
@@ -50,14 +38,6 @@ def of_stories(make, story_file):
         return make(*names, f"data.path={story_file}", *overrides)
 
     return config
-
-
-def run(config):
-    folder = store.run_folder(config.store.root, run_id(config))
-    if store.read(folder) is None:
-        store.open_run(folder, config.model_dump(mode="json"))
-        pipeline.run(config, folder)
-    return store.read(folder), folder
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
