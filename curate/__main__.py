@@ -70,6 +70,7 @@ def check(config: DictConfig) -> Job:
     cache = None if values["cache"] is None else Path(str(values["cache"]))
     return Job(
         **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=bool(values["out"]["audit"]),
+        encoder=values["out"]["encoder"],
         imported=imported, cache=cache, seed=values["seed"],
     )  # fmt: skip
 

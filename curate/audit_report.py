@@ -54,7 +54,7 @@ def report(
     figures = audit(pool, kept, scores=scores, embeddings=embeddings, pairs=pairs, effects=effects, seed=job.seed)
     figures |= {"scorer": name, "no_bias": reason, "no_pairs": no_pairs, "accounts": facts["accounts"]}
     if embeddings is None:
-        figures["embeddings"] = "the selection made no embeddings; selection=diversity does"
+        figures["embeddings"] = "no encoder was named; set out.encoder=minilm"
     found = card(out, pool, kept, job=job, facts=facts, figures=figures)
     texts = {
         "audit.json": json.dumps(figures, indent=1, allow_nan=False) + "\n",
@@ -121,9 +121,11 @@ def _preferences_source(job: "Job") -> str | None:
 
 
 def _embeddings(pool: Dataset, job: "Job") -> np.ndarray | None:
-    """Those that a selection for diversity went by; they are in the cache."""
-    if job.selection.kind != "diversity":
+    """By the encoder that is asked for, or those that a selection for diversity went by, which are in the cache."""
+    if job.encoder is None and job.selection.kind != "diversity":
         return None
     from curate.scoring.embedding import embed, row_texts
 
-    return embed(row_texts(pool), job.selection.encoder, cache=job.cache)
+    encoder = job.selection.encoder if job.encoder is None else job.encoder
+    with progress("embedding for the audit") as told:
+        return embed(row_texts(pool), None if encoder == "minilm" else encoder, cache=job.cache, progress=told)

@@ -94,7 +94,7 @@ def headline(figures: Mapping[str, Any]) -> list[str]:
     for measure in sorted(told, key=lambda m: m["p"])[:3]:
         found.append(f"{measure['name']}: {measure['kept']:.3g}, random {measure['random']:.3g}")
     lost = [m for m in told if m["group"] == "diversity" and m["change"] < 0]
-    found.append(f"{len(lost)} measures of diversity below chance")
+    found.append(f"{len(lost)} measure{'s' * (len(lost) != 1)} of diversity below chance")
     for row in figures["noise"] or []:
         if row["kind"] in ("clean", "all noise"):
             found.append(

@@ -51,6 +51,7 @@ class Job:
     rejected: Path | None
     layout: str
     audit: bool
+    encoder: str | None
     imported: Path | None
     cache: Path | None
     seed: int

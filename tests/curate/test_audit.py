@@ -118,6 +118,22 @@ def test_embeddings_and_tokens_when_they_are_given(pool: Dataset) -> None:
     assert without["embeddings"] and "estimated" in without["tokens"]["how"]
 
 
+def test_an_encoder_measures_the_spread_of_any_selection(
+    tmp_path: Path, reference_folder: Path, tokenizer: Any
+) -> None:
+    words = sorted(tokenizer.get_vocab())
+    rows = [{"instruction": f"q{at}", "output": f"{words[at % 7]} {words[at % 5]} {at}"} for at in range(60)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    overrides = ["data.path=in.jsonl", "selection=top_k", "selection.k=20", "out.path=out.jsonl", "out.audit=true"]
+    ended = run(tmp_path, *overrides, f"out.encoder={reference_folder}")
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads((tmp_path / "out.jsonl.audit.json").read_text())
+    assert figures["embeddings"] is None and measure(figures, "embedding spread")["before"] > 0
+    ended = run(tmp_path, *overrides, "out.encoder=nowhere/at_all")
+    assert ended.returncode == 2 and "nowhere/at_all" in ended.stderr and "Traceback" not in ended.stderr
+    assert (tmp_path / "out.jsonl").exists()  # what was kept is kept
+
+
 def test_measures_of_diversity() -> None:
     a = np.random.default_rng(0).normal(size=(20, 4))
     a /= np.linalg.norm(a, axis=1, keepdims=True)
