@@ -20,7 +20,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from hydra import compose, initialize_config_dir
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from curate import UserError
@@ -353,6 +353,7 @@ def _job() -> Job:
 def test_kept_and_rejected_and_set_aside_are_all(
     folder: Path, rows: list[tuple[bytes, Case]], near: float, suffix: str
 ) -> None:
+    assume(rows[0][0][:2] not in (b"\xff\xfe", b"\xfe\xff"))  # a file that starts so is UTF-16 and refused as a whole
     good = dumped({"instruction": "a", "output": "b"}, True)
     source, suite = folder / "in.jsonl", folder / "suite.jsonl"
     source.write_bytes(b"".join(line + b"\n" for line, _ in rows) + good)

@@ -172,3 +172,4 @@ def test_spikes_are_counted_by_the_stated_rule():
     bar = 3 + 6 * 1.4826
     assert spikes([*window, bar + 1e-6], 0) == (1, 1) and spikes([*window, bar - 1e-6], 0) == (0, 1)
     assert spikes(window, 0) == (0, 0)
+    assert spikes([0.0] * 13 + [1.0] * 12 + [0.5], 0) == (1, 1)  # median and MAD are 0 without the loss itself, .5 with
