@@ -16,7 +16,8 @@ from experiments.report.figures import COLOURS, NARROW, STYLE, WIDE
 from experiments.report.labels import within
 from tests.experiments.synthetic import BEST, cell, record
 
-pytestmark = pytest.mark.xdist_group("dose")  # in one process, that the report is built once
+# in one process, that the report is built once; drawing takes five times as long when its lines are counted
+pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.no_cover]
 
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
 ENTROPY = {"near_miss": 5.0, "swapped_response": 9.0, "truncated": 4.0, "off_format": 3.0, "contradictory": 5.2}
