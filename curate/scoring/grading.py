@@ -7,12 +7,13 @@ up; and the judge is told that all between markers is data.
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from curate.endpoint import spoken
 from curate.example import digest
 from curate.price import Messages
 
+Found = TypeVar("Found")
 GRADES = tuple(half / 2 for half in range(2, 11))
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -96,14 +97,20 @@ def parse_grade(reply: str) -> float:
         found.update(_number(match, text) for match in pattern.finditer(text))
     if first := _BARE.match(text.strip()):
         found.add(_number(first, text.strip()))
-    if not found:
-        raise ValueError(f"no grade in the reply: {_quoted(said)}")
-    if len(found) > 1:
-        raise ValueError(f"several grades in the reply: {_quoted(said)}")
-    [one] = found
+    one = only(found, "grade", said)
     if one not in GRADES:
-        raise ValueError(f"{one} is no grade from 1 to 5 in halves: {_quoted(said)}")
+        raise ValueError(f"{one} is no grade from 1 to 5 in halves: {quoted(said)}")
     return float(one)
+
+
+def only(found: set[Found], what: str, said: str) -> Found:
+    """The one thing that was found in what a judge said; raises ValueError with the reason for none and for several."""
+    if not found:
+        raise ValueError(f"no {what} in the reply: {quoted(said)}")
+    if len(found) > 1:
+        raise ValueError(f"several {what}s in the reply: {quoted(said)}")
+    [one] = found
+    return one
 
 
 def _json_scores(text: str) -> tuple[list[str | float], str]:
@@ -136,5 +143,6 @@ def _number(match: re.Match[str], text: str) -> str | float:
     return float(match["number"]) if scale is None or float(scale) == 5 else f"{match['number']}/{scale}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The beginning of what was said, on one line."""
     return repr(" ".join(text.split())[:80])

@@ -20,7 +20,7 @@ from curate.config import EndpointConfig
 from curate.endpoint import Reply, connect, spoken
 from curate.example import digest
 from curate.price import Messages
-from curate.scoring.grading import marked
+from curate.scoring.grading import marked, only, quoted
 from curate.scoring.judge import ask_all
 
 from .build import Suite
@@ -125,15 +125,9 @@ def parse_verdict(reply: str) -> float:
     said = spoken(reply)
     if not said:
         raise ValueError("the reply is empty")
-    quoted = repr(" ".join(said.split())[:80])
-    found = set(_named(said))
-    if not found:
-        raise ValueError(f"no verdict in the reply: {quoted}")
-    if len(found) > 1:
-        raise ValueError(f"several verdicts in the reply: {quoted}")
-    [one] = found
+    one = only(set(_named(said)), "verdict", said)
     if one not in VERDICTS:
-        raise ValueError(f"{one!r} is not A, B or tie: {quoted}")
+        raise ValueError(f"{one!r} is not A, B or tie: {quoted(said)}")
     return VERDICTS[one]
 
 
