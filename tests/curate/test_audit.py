@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from curate.__main__ import main
 from curate.audit import audit
 from curate.audit_page import page
 from curate.card import REDACTED, clean, redact
@@ -119,18 +121,22 @@ def test_embeddings_and_tokens_when_they_are_given(pool: Dataset) -> None:
 
 
 def test_an_encoder_measures_the_spread_of_any_selection(
-    tmp_path: Path, reference_folder: Path, tokenizer: Any
+    tmp_path: Path, reference_folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     words = sorted(tokenizer.get_vocab())
     rows = [{"instruction": f"q{at}", "output": f"{words[at % 7]} {words[at % 5]} {at}"} for at in range(60)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     overrides = ["data.path=in.jsonl", "selection=top_k", "selection.k=20", "out.path=out.jsonl", "out.audit=true"]
-    ended = run(tmp_path, *overrides, f"out.encoder={reference_folder}")
-    assert ended.returncode == 0, ended.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back what the command sets
+    monkeypatch.setattr(sys, "argv", ["curate", *overrides, f"out.encoder={reference_folder}"])
+    main()
     figures = json.loads((tmp_path / "out.jsonl.audit.json").read_text())
     assert figures["embeddings"] is None and measure(figures, "embedding spread")["before"] > 0
-    ended = run(tmp_path, *overrides, "out.encoder=nowhere/at_all")
-    assert ended.returncode == 2 and "nowhere/at_all" in ended.stderr and "Traceback" not in ended.stderr
+    monkeypatch.setattr(sys, "argv", ["curate", *overrides, "out.encoder=nowhere/at_all"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "nowhere/at_all" in capsys.readouterr().err
     assert (tmp_path / "out.jsonl").exists()  # what was kept is kept
 
 

@@ -1,5 +1,6 @@
 import html
 import re
+from functools import cache
 from types import SimpleNamespace
 
 import matplotlib
@@ -122,16 +123,25 @@ DOSE, ENTROPY_ALT, ISO = "Line chart of ood/em over levels", "Chart of the entro
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
+    """Reports by name, each built when a test first asks for it: what a fixture does has its lines counted."""
     folder = tmp_path_factory.mktemp("dose")
-    plans = {"label_noise": label_noise(), "duplication": duplication(), "pareto": pareto()}
-    return {name: SimpleNamespace(out=build(folder / name, *plan), made=plan) for name, plan in plans.items()}
+
+    @cache
+    def report_of(name):
+        made = PLANS[name]()
+        return SimpleNamespace(out=build(folder / name, *made), made=made)
+
+    return report_of
+
+
+PLANS = {"label_noise": label_noise, "duplication": duplication, "pareto": pareto}
 
 
 # --- what is drawn where --------------------------------------------------------------------------------------------
 
 
 def test_figures_are_drawn_where_there_is_data_for_them(reports, tmp_path):
-    assert {name: drawn(one.out) - {"curves", "arms"} for name, one in reports.items()} == {
+    assert {name: drawn(reports(name).out) - {"curves", "arms"} for name in PLANS} == {
         "label_noise": {"dose", "entropy"},
         "duplication": {"dose"},
         "pareto": {"dose", "entropy", "iso_error"},
@@ -149,7 +159,8 @@ def test_figures_go_when_their_data_do(tmp_path):
 
 
 def test_two_builds_are_equal_byte_by_byte(reports, tmp_path):
-    for name, one in reports.items():
+    for name in PLANS:
+        one = reports(name)
         again = build(tmp_path / name, *one.made)
         for path in sorted(one.out.rglob("*")):
             assert path.is_dir() or path.read_bytes() == (again / path.relative_to(one.out)).read_bytes(), path
@@ -159,7 +170,7 @@ def test_two_builds_are_equal_byte_by_byte(reports, tmp_path):
 
 
 def test_what_is_drawn_are_means_over_pairs(reports):
-    cells, records = reports["label_noise"].made
+    cells, records = reports("label_noise").made
     ((panel,),) = [dose.panels(table_of(cells, records), EVALUATION)]
     (line,) = panel.lines
     assert (panel.column, panel.left_out, line.group["model"]) == ("noise.rate", 0, "micro")
@@ -172,12 +183,12 @@ def test_what_is_drawn_are_means_over_pairs(reports):
         ]
         assert mean == pytest.approx(np.mean(own))
         assert sorted(pairs) == pytest.approx(sorted(own))
-        assert f"{mean:.2f} at {x:g}" in alt(reports["label_noise"].out, DOSE)
+        assert f"{mean:.2f} at {x:g}" in alt(reports("label_noise").out, DOSE)
     assert (line.low < line.mean).all() and (line.mean < line.high).all()
 
 
 def test_each_combination_with_three_levels_is_a_line(reports):
-    found = {panel.column: panel for panel in dose.panels(table_of(*reports["duplication"].made), EVALUATION)}
+    found = {panel.column: panel for panel in dose.panels(table_of(*reports("duplication").made), EVALUATION)}
     assert {name: [(line.label, list(line.x)) for line in panel.lines] for name, panel in found.items()} == {
         "duplication.rate": [
             ("duplication=random", [0, 0.1, 0.25, 0.5, 0.75, 0.9]),
@@ -282,7 +293,7 @@ def test_places_are_moved_between_the_ends_in_their_order():
 
 
 def test_entropy_is_shown_over_the_rate_and_by_kind_beside_the_closed_form(reports):
-    cells, records = reports["label_noise"].made
+    cells, records = reports("label_noise").made
     found = entropy.entropies(table_of(cells, records))
     ((line, form),) = found.lines
     assert line.label == "near_miss"
@@ -295,7 +306,7 @@ def test_entropy_is_shown_over_the_rate_and_by_kind_beside_the_closed_form(repor
     assert line.mean[3] == pytest.approx(np.mean(own))
     assert [one.label for one, _ in found.kinds] == [f"{kind}, rate 0.4" for kind in ENTROPY]
     assert [form.mean[0] for _, form in found.kinds] == pytest.approx([0.9 * (0.3 + 0.4 * v) for v in ENTROPY.values()])
-    text = alt(reports["label_noise"].out, ENTROPY_ALT)
+    text = alt(reports("label_noise").out, ENTROPY_ALT)
     for one, form in found.kinds:
         assert f"{one.label}: measured {one.mean[0]:.2f}, closed form {form.mean[0]:.2f}" in text
 
@@ -318,7 +329,7 @@ def test_kinds_alone_are_enough_for_a_figure_and_one_is_not():
 
 
 def test_the_surface_is_that_of_the_cell_means(reports):
-    cells, records = reports["pareto"].made
+    cells, records = reports("pareto").made
     found = iso.measured(table_of(cells, records))
     assert len(found.loss) == 20
     for n, eta, loss in zip(found.n, found.eta, found.loss, strict=True):
@@ -336,8 +347,8 @@ def test_the_surface_is_that_of_the_cell_means(reports):
 
 
 def test_form_parameters_and_error_are_said(reports):
-    found = iso.measured(table_of(*reports["pareto"].made))
-    said = [page_of(reports["pareto"].out), (reports["pareto"].out / "REPORT.md").read_text().replace("\\", "")]
+    found = iso.measured(table_of(*reports("pareto").made))
+    said = [page_of(reports("pareto").out), (reports("pareto").out / "REPORT.md").read_text().replace("\\", "")]
     for text in said:
         assert "equal loss by the additive form" in text
         assert f"off by {found.left_out['additive']:.3g} in the logarithm" in text
@@ -345,14 +356,14 @@ def test_form_parameters_and_error_are_said(reports):
             assert f"{key} {value:.3g}" in text
         for form in ("product", "effective", "interaction"):
             assert f"{form} {found.left_out[form]:.3g}" in text
-    words = alt(reports["pareto"].out, ISO)
+    words = alt(reports("pareto").out, ISO)
     assert f"{found.loss[0]:.2f} at 256 rows and 0" in words
     assert "more rows than there are" in words  # a floor of noise that no size removes
 
 
 def test_every_cell_and_curve_is_drawn_and_labelled(reports):
-    found = iso.measured(table_of(*reports["pareto"].made))
-    text = (reports["pareto"].out / "figures" / "iso_error.svg").read_text()
+    found = iso.measured(table_of(*reports("pareto").made))
+    text = (reports("pareto").out / "figures" / "iso_error.svg").read_text()
     shown = re.findall(r"<text[^>]*>([^<]*)</text>", text)
     assert all(f"{loss:.2f}" in shown for loss in found.loss)
     assert len(iso.losses_of(found)) == iso.CURVES

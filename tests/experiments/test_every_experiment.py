@@ -15,6 +15,8 @@ from experiments import campaign, claims, run
 from experiments.run import CONF
 from tests.stories import stories, write_stories
 
+pytestmark = pytest.mark.no_cover  # from the command line to the figures takes twice as long when lines are counted
+
 WORDS = [f"w{i}" for i in range(40)]
 
 

@@ -21,6 +21,8 @@ from experiments.report.page import tables_of
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_claims import QUICKSTART, claim
 
+pytestmark = pytest.mark.xdist_group("report")  # in one process, that what all share is built once
+
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
 COMMAND = "python -m experiments.run experiment=quickstart"
 
