@@ -64,6 +64,7 @@ def execute(config: Config, experiment: str | None = None, claim_names: Sequence
     outcome: dict[str, Any] = {"run_id": name, "error": None, "mistake": False}
     folder = store.run_folder(config.store.root, name)
     workers.watch_parent()
+    workers.settle()
     try:
         with store.lock(folder):  # another process may be at the same run: it is waited for, not repeated
             if store.read(folder) is None:

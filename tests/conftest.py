@@ -1,5 +1,6 @@
 """A tiny language shared by the tests: no download, milliseconds a step."""
 
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +11,12 @@ from tests.curate.stub import SECRET, Stub
 from train.models import new_llama, word_tokenizer
 
 WORDS = ["<pad>", "<eos>", "<unk>", "<q>", "<a>", "ok", ":", *(f"w{i}" for i in range(40))]
+
+
+def pytest_collection_finish():
+    """Every Trainer that begins collects garbage; it need not look through all that the tests import."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -128,7 +128,8 @@ def test_an_encoder_measures_the_spread_of_any_selection(
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     overrides = ["data.path=in.jsonl", "selection=top_k", "selection.k=20", "out.path=out.jsonl", "out.audit=true"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # put back what the command sets
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # both are put back: the command sets them
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["curate", *overrides, f"out.encoder={reference_folder}"])
     main()
     figures = json.loads((tmp_path / "out.jsonl.audit.json").read_text())

@@ -49,7 +49,7 @@ def test_what_is_up_to_date_is_passed_over_and_the_rest_is_run(tmp_path, monkeyp
 
     monkeypatch.setattr(campaign.subprocess, "run", done)
     monkeypatch.setattr(campaign.report, "claim_table", lambda judged: f"{len(judged)} claims")
-    names = ("alpagasus_noise", "alpagasus_steps")
+    names = ("pareto", "alpagasus_steps")
     assert campaign.campaign([f"store.root={tmp_path}"], console, names) == 0
     assert [command[:4] for command in called] == [
         [sys.executable, "-m", "experiments.run", f"experiment={name}"] for name in names
@@ -73,7 +73,7 @@ def test_one_that_fails_does_not_keep_the_next_from_being_run(tmp_path, monkeypa
         return type("Done", (), {"returncode": left.pop(0)})
 
     monkeypatch.setattr(campaign.subprocess, "run", fail)
-    names = ("alpagasus_noise", "alpagasus_steps")
+    names = ("pareto", "alpagasus_steps")
     assert campaign.campaign([f"store.root={tmp_path}"], console, names) == code
     assert len(called) == runs
     assert ("go on with" in console.file.getvalue()) == (code == 130)

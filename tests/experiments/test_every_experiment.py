@@ -129,16 +129,16 @@ def test_of_the_campaign(cli, common, name):
 
 
 def test_quickstart_runs(cli, tmp_path):
-    code, out, err = cli("experiment=quickstart")
+    code, out, err = cli("experiment=quickstart", "experiment.pairs=1")
     assert code == 0, err
     arms = {"full", "filtered", "filtered_bt", "oracle", "random", "random_length_matched", "longest", "duplicated"}
-    judged = checked(tmp_path / "runs/tiny/reports/quickstart", arms, 2)
+    judged = checked(tmp_path / "runs/tiny/reports/quickstart", arms, 1)
     assert len(judged) == 9
-    assert all(entry["pairs"] == 2 for entry in judged)
+    assert all(entry["pairs"] == 1 for entry in judged)
     assert "report: runs/tiny/reports/quickstart/index.html" in out
-    code, out, _ = cli("experiment=quickstart")
+    code, out, _ = cli("experiment=quickstart", "experiment.pairs=1")
     assert code == 0
-    assert "18 done, 0 to do" in out
+    assert "9 done, 0 to do" in out
 
 
 def test_judge_bias_runs(cli, tmp_path):
