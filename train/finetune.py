@@ -1,17 +1,22 @@
 """One fine-tuning run: rows, a model and a budget in; a tuned model and its curve out."""
 
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import set_seed
 
-from . import UserError
+from . import UserError, checkpoints
 from .batches import Row, collate, encode, response_loss
 from .config import TrainingConfig
 from .models import token_ids
@@ -40,6 +45,16 @@ class Curve:
     row_tokens: int = 0  # of one pass over the rows
     eval_s: float = 0.0
     losses: list[float] = field(default_factory=list)  # of every optimiser step, nats a response token
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an interrupted run goes on from, and what its caller keeps there (JSON) beside model and curve."""
+
+    path: Path
+    every_s: float  # seconds between two of them
+    kept: Callable[[], Any]
+    restore: Callable[[Any], None]
 
 
 LOSS_WINDOW = 20  # steps that a point's loss is the mean of
@@ -93,12 +108,19 @@ def points_of(budget: TrainingConfig, steps: int) -> list[int]:
 
 
 def finetune(
-    model: Any, tokenizer: Any, rows: Sequence[Row], training: TrainingConfig, seed: int, evaluate: Evaluate
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    training: TrainingConfig,
+    seed: int,
+    evaluate: Evaluate,
+    checkpoint: Checkpoint | None = None,
 ) -> Curve:
     """Tune `model` in place on `rows` with a constant rate after the warm-up, calling `evaluate` at every point.
 
     With a constant rate a point of the curve is what a shorter run would have given. The order of the rows comes
-    from `seed` alone. Raises UserError for an empty set, NotFinite when the loss diverges.
+    from `seed` alone. What `checkpoint` finds is gone on with, to the same bytes on a CPU as without the break; Ctrl-C
+    leaves one after the batch in hand. Raises UserError for an empty set, NotFinite when the loss diverges.
     """
     if not rows:
         raise UserError("selection: no row is left to train on; keep at least one")
@@ -115,9 +137,17 @@ def finetune(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.losses = curve.losses
-        trainer.add_callback(_Points(trainer, points_of(training, steps), evaluate, curve))
+        points = _Points(trainer, points_of(training, steps), evaluate, curve)
+        trainer.add_callback(points)
+        resumed = None
+        if checkpoint and (found := checkpoints.load(checkpoint.path, model)):
+            resumed = _resume(found, trainer, points, Path(nowhere))
+            checkpoint.restore(found[0]["kept"])
         model.config.use_cache = False
-        trainer.train()
+        with _stop_after_the_batch(checkpoint is not None) as asked:
+            if checkpoint:
+                trainer.add_callback(_Checkpoints(trainer, points, checkpoint, asked))  # after the points: they count
+            trainer.train(resume_from_checkpoint=resumed)
     release()
     return curve
 
@@ -127,6 +157,24 @@ class _CompletionTrainer(Trainer):
 
     tokens = 0
     losses: list[float]
+    position: dict[str, Any]  # of the checkpoint that is gone on with, and the optimiser's state in it
+    slots: dict[int, dict[str, torch.Tensor]]
+
+    # The Trainer's own checkpoints are pickles; where it would read one, it is given what `checkpoints` has read.
+
+    def _load_from_checkpoint(self, *_: Any) -> None:
+        pass  # the weights are in the model already
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.set_slots(self.optimizer, self.slots)
+            self.lr_scheduler.load_state_dict(self.position["schedule"])
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.set_random_states(self.position["random"])
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         self.tokens += int(inputs["attention_mask"].sum())
@@ -145,10 +193,11 @@ class _CompletionTrainer(Trainer):
 class _Points(TrainerCallback):
     def __init__(self, trainer: _CompletionTrainer, points: list[int], evaluate: Evaluate, curve: Curve):
         self.trainer, self.points, self.evaluate, self.curve = trainer, set(points), evaluate, curve
+        self.before = 0.0  # seconds that the run had taken when it was interrupted
         self.started = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter()
+        self.started = time.perf_counter() - self.before
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step not in self.points:
@@ -168,6 +217,66 @@ class _Points(TrainerCallback):
         self.evaluate(model, point)
         model.train()
         self.curve.eval_s += time.perf_counter() - now
+
+
+class _Checkpoints(TrainerCallback):
+    def __init__(self, trainer: _CompletionTrainer, points: _Points, checkpoint: Checkpoint, asked: Callable[[], bool]):
+        self.trainer, self.points, self.checkpoint, self.asked = trainer, points, checkpoint, asked
+        self.last = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        stop = self.asked()
+        if state.global_step == state.max_steps or not (
+            stop or time.perf_counter() - self.last >= self.checkpoint.every_s
+        ):
+            return
+        position = {
+            "curve": asdict(self.points.curve),
+            "tokens": self.trainer.tokens,
+            "seconds": time.perf_counter() - self.points.started,
+            "random": checkpoints.random_states(),
+            "schedule": kwargs["lr_scheduler"].state_dict(),
+            "trainer": asdict(state),
+            "kept": self.checkpoint.kept(),
+        }
+        checkpoints.save(self.checkpoint.path, self.trainer.model, kwargs["optimizer"], position)
+        self.last = time.perf_counter()
+        if stop:
+            raise KeyboardInterrupt
+
+
+def _resume(found: tuple[dict[str, Any], Any], trainer: _CompletionTrainer, points: _Points, folder: Path) -> str:
+    """Set the trainer to where the checkpoint was left; returns the folder in which it looks for its own state."""
+    position, slots = found
+    trainer.position, trainer.slots, trainer.tokens = position, slots, position["tokens"]
+    curve = points.curve
+    curve.points[:] = [Point(**point) for point in position["curve"]["points"]]
+    curve.losses[:] = position["curve"]["losses"]
+    curve.eval_s = position["curve"]["eval_s"]
+    points.before = position["seconds"]
+    TrainerState(**position["trainer"]).save_to_json(str(folder / TRAINER_STATE_NAME))
+    return str(folder)
+
+
+@contextmanager
+def _stop_after_the_batch(wanted: bool) -> Iterator[Callable[[], bool]]:
+    """Inside, a first Ctrl-C is only noted, which the value tells; a second one interrupts at once."""
+    asked = False
+
+    def note(*_: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if not wanted or threading.current_thread() is not threading.main_thread():  # only there signals may be handled
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> TrainingArguments:

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
-from . import UserError
+from . import UserError, checkpoints
 from .config import PretrainingConfig
 from .models import new_llama, word_tokenizer
 
@@ -50,7 +48,13 @@ def pretrain(
     optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     rng = random.Random(f"{seed} text")
     state: dict[str, Any] = {"step": 0, "passed_at": None, "seconds": 0.0, "left": []}
-    _resume(out, model, optimizer, rng, state)
+    checkpoint = out / "checkpoint.safetensors"
+    if found := checkpoints.load(checkpoint, model):
+        position, slots = found
+        version, internal, gauss = position.pop("rng")
+        rng.setstate((version, tuple(internal), gauss))
+        state.update(position)
+        checkpoints.set_slots(optimizer, slots)
     ids = {word: i for i, word in enumerate(vocabulary)}
     eos, text = ids["<eos>"], sentences(rng)
     started, before = time.perf_counter(), state["seconds"]
@@ -87,7 +91,7 @@ def pretrain(
                     )
         if step % settings.checkpoint_every == 0:
             state["seconds"] = before + time.perf_counter() - started
-            _checkpoint(out, model, optimizer, rng, state)
+            checkpoints.save(checkpoint, model, optimizer, {**state, "rng": rng.getstate()})
     model.eval()
     result = {
         "steps": state["step"],
@@ -110,36 +114,3 @@ def _probe(model: Any, tokenizer: Any, probe: Probe) -> dict[str, float]:
         found = probe(model, tokenizer)
     model.train()
     return found
-
-
-def _checkpoint(out: Path, model: Any, optimizer: torch.optim.Optimizer, rng: random.Random, state: dict) -> None:
-    tensors = {f"model.{k}": v for k, v in model.named_parameters()}
-    for i, slot in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v.reshape(v.shape or (1,)) for k, v in slot.items()}
-    # one file, so that weights and position can never disagree
-    position = json.dumps({**state, "rng": rng.getstate()})
-    part = out / "checkpoint.part"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"position": position})
-    part.replace(out / "checkpoint.safetensors")
-
-
-def _resume(out: Path, model: Any, optimizer: torch.optim.Optimizer, rng: random.Random, state: dict) -> None:
-    path = out / "checkpoint.safetensors"
-    if not path.exists():
-        return
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        position = json.loads(file.metadata()["position"])
-    version, internal, gauss = position.pop("rng")
-    rng.setstate((version, tuple(internal), gauss))
-    state.update(position)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    groups = optimizer.state_dict()["param_groups"]
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            slots.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
