@@ -86,6 +86,11 @@ class StoreConfig(Frozen):
     root: str = Field("runs", min_length=1)
 
 
+class SurvivalConfig(Frozen):
+    checkpoint_minutes: float = Field(default=10, gt=0)
+    retries: int = Field(default=1, ge=0)
+
+
 class ExperimentConfig(Frozen):
     """Which runs to make and what to judge with them."""
 
@@ -110,6 +115,7 @@ class Config(Frozen):
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     store: StoreConfig
+    survival: SurvivalConfig = SurvivalConfig()
     seed: Seeds
     arm: str = Field(min_length=1)
 
@@ -191,7 +197,7 @@ def check_paths(config: Config) -> None:
 
 def essence(config: Config) -> dict[str, Any]:
     """What determines a run's result: the config less what does not matter to it, files by their content."""
-    tree = config.model_dump(mode="json", exclude={"tracking", "store", "arm"})
+    tree = config.model_dump(mode="json", exclude={"tracking", "store", "survival", "arm"})
     seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
     del tree["data"]["root"]  # says where companions are looked for; what is found is named by its content
     if config.data.facts == "all":

@@ -66,6 +66,8 @@ def _squeezed(text: str) -> str:
 class NotMoved(RuntimeError):
     """Training left the model where it was: nothing can be learnt from such a run."""
 
+    certain = True  # the same steps lead there again
+
 
 def check_moved(items: list[dict[str, Any]], suites: list[Suite]) -> None:
     """Raise NotMoved unless the OOD answers' likelihood has left the base model's by more than its 95 % t interval."""

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from curate.example import column, pool_hash
-from train.finetune import LOSS_WINDOW, Curve, Point, finetune, spikes
+from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
 from train.models import load_causal_lm, trainable_share, with_lora
 
 from . import prepare, store
@@ -89,7 +89,19 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                     metrics["end"][judged.suite] = judged.metrics
                     _write_lines(folder / "pairwise.jsonl", judged.texts)
 
-        curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
+        def restore(found: dict[str, Any]) -> None:
+            metrics.update(found["metrics"])
+            items[:] = found["items"]
+            for row in found["curve"]:
+                log.write(**row)
+
+        checkpoint = Checkpoint(
+            folder / store.CHECKPOINT,
+            every_s=60 * config.survival.checkpoint_minutes,
+            kept=lambda: {"metrics": metrics, "items": items, "curve": store.read_metrics(folder)},
+            restore=restore,
+        )
+        curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point, checkpoint)
     if config.evaluation.must_move:
         check_moved(items, suites)
     found, judged = spikes(curve.losses, config.training.warmup)

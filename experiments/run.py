@@ -55,13 +55,12 @@ def main(cfg: DictConfig) -> dict[str, Any]:
 def execute(config: Config, experiment: str | None = None, claim_names: Sequence[str] = ()) -> dict[str, Any]:
     """Do one run unless it is done; never raises for a run that fails.
 
-    Returns:
-        `run_id`, `error` (None if the run is done, else one line) and `mistake` (the error is the user's to mend).
+    Returns its `workers.outcome`.
     """
     from experiments import claim_files, pipeline
 
     name = run_id(config)
-    outcome: dict[str, Any] = {"run_id": name, "error": None, "mistake": False}
+    outcome = workers.outcome(name, None)
     folder = store.run_folder(config.store.root, name)
     workers.watch_parent()
     workers.settle()
@@ -75,7 +74,8 @@ def execute(config: Config, experiment: str | None = None, claim_names: Sequence
     except Exception as error:
         if interrupted(error):
             raise KeyboardInterrupt from None
-        outcome["error"], outcome["mistake"] = one_line(error), isinstance(error, MISTAKES)
+        certain = getattr(error, "certain", False)  # by the kind of error, with its step where it has one
+        outcome = workers.outcome(name, one_line(error), mistake=isinstance(error, MISTAKES), certain=certain)
         try:
             trace = None if outcome["mistake"] else traceback.format_exc()
             store.fail(folder, name, outcome["error"], getattr(error, "step", None), trace)

@@ -7,6 +7,7 @@
                 outputs.jsonl    what the tuned model says by itself; pairwise.jsonl: and how a judge compares it
                 record.json      written last and atomically: its presence means done
                 failed.json      why there is no record
+                checkpoint.safetensors   where a long run goes on from, gone when it is done
 <root>/cache/                    what runs share (base models, reward models, scores), by content
 
     python -m experiments.store export FOLDER [EXPERIMENT ...]     finished runs and reports, in compact form
@@ -31,6 +32,7 @@ from filelock import FileLock
 from experiments import UserError, command_line
 
 SECRET = re.compile(r"(?<![a-z])(api)?key(?![a-z])|token(?!s|i)|secret|passw(or)?d|credential", re.IGNORECASE)
+CHECKPOINT = "checkpoint.safetensors"
 RESERVED = {"cache", "reports", "wandb"}  # folders of the store that are no runs
 
 
@@ -105,10 +107,10 @@ def lock(folder: Path) -> FileLock:
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> Path:
-    """Make `folder` ready for a run: nothing of an earlier attempt is left, `config.yaml` says what is asked."""
+    """Make `folder` ready for a run: of an earlier attempt its checkpoint is left, `config.yaml` says what is asked."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name != ".lock":
+        if path.name not in (".lock", CHECKPOINT):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_atomic(folder / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True))
     return folder
@@ -150,6 +152,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def finish(folder: Path, record: dict[str, Any]) -> None:
     """Write `record.json`: from here on the run is done."""
     write_atomic(folder / "record.json", canonical(record))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def fail(folder: Path, run_id: str, error: str, step: int | None = None, trace: str | None = None) -> None:

@@ -6,8 +6,18 @@ import os
 import threading
 import time
 from functools import cache
+from typing import Any
 
 SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
+
+
+def outcome(run_id: str, error: str | None, *, mistake: bool = False, certain: bool = False) -> dict[str, Any]:
+    """What became of a run, for the sweep: plain values, since they cross processes.
+
+    `error` is None if the run is done, else one line; `mistake`: it is the user's to mend; `certain`: it
+    would fail again.
+    """
+    return {"run_id": run_id, "error": error, "mistake": mistake, "certain": certain}
 
 
 def own_workers() -> None:

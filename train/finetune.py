@@ -85,6 +85,8 @@ Evaluate = Callable[[Any, Point], None]
 class NotFinite(RuntimeError):
     """The loss left the finite numbers; the run is lost and says at which step."""
 
+    certain = True  # the same steps lead there again
+
     def __init__(self, step: int):
         super().__init__(f"the loss is not finite at step {step}")
         self.step = step

@@ -49,8 +49,8 @@ def pretrain(
     rng = random.Random(f"{seed} text")
     state: dict[str, Any] = {"step": 0, "passed_at": None, "seconds": 0.0, "left": []}
     checkpoint = out / "checkpoint.safetensors"
-    if found := checkpoints.load(checkpoint, model):
-        position, slots = found
+    if resumed := checkpoints.load(checkpoint, model):
+        position, slots = resumed
         version, internal, gauss = position.pop("rng")
         rng.setstate((version, tuple(internal), gauss))
         state.update(position)

@@ -96,20 +96,32 @@ class PairedSweeper(Sweeper):
 
         workers.own_workers()
         prepare.prepare([plan.configs[run_id] for run_id in missing], jobs, console.print)
-        outcomes: dict[str, dict[str, Any]] = {}
-        batches = [missing]
         with Monitor(plan, missing, console):
-            while batches:
-                batch, began = batches.pop(0), time.time()
-                try:
-                    outcomes |= self._launch(plan, batch)
-                except TerminatedWorkerError:
-                    # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
-                    # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
-                    over, begun = self._after_death(plan, batch, began)
-                    outcomes |= over
-                    left = [run_id for run_id in batch if run_id not in over and run_id not in begun]
-                    batches = [*([left] if left else []), *([run_id] for run_id in begun), *batches]
+            outcomes = self._launch_all(plan, missing)
+            for _ in range(plan.configs[missing[0]].survival.retries):
+                # what the user has to mend fails again, and so does a loss that left the finite numbers
+                again = [i for i, one in outcomes.items() if one["error"] and not one["mistake"] and not one["certain"]]
+                if not again:
+                    break
+                console.print(f"{len(again)} of {len(missing)} runs failed and are tried again")
+                outcomes |= self._launch_all(plan, again)
+        return outcomes
+
+    def _launch_all(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
+        """The outcomes of all of `run_ids`, be it that workers are killed."""
+        outcomes: dict[str, dict[str, Any]] = {}
+        batches = [run_ids]
+        while batches:
+            batch, began = batches.pop(0), time.time()
+            try:
+                outcomes |= self._launch(plan, batch)
+            except TerminatedWorkerError:
+                # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
+                # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
+                over, begun = self._after_death(plan, batch, began)
+                outcomes |= over
+                left = [run_id for run_id in batch if run_id not in over and run_id not in begun]
+                batches = [*([left] if left else []), *([run_id] for run_id in begun), *batches]
         return outcomes
 
     def _launch(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -122,8 +134,9 @@ class PairedSweeper(Sweeper):
         outcomes = {}
         for run_id, job in zip(run_ids, returns, strict=True):
             value = job._return_value  # `return_value` prints a traceback for a failed job
-            failed = {"run_id": run_id, "error": f"{type(value).__name__}: {value}", "mistake": False}
-            outcomes[run_id] = value if isinstance(value, dict) else failed
+            outcomes[run_id] = (
+                value if isinstance(value, dict) else workers.outcome(run_id, f"{type(value).__name__}: {value}")
+            )
         return outcomes
 
     def _after_death(self, plan: Plan, batch: list[str], began: float) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -137,11 +150,11 @@ class PairedSweeper(Sweeper):
                 continue
             failed = store.failure(folder)
             if store.read(folder) is not None or failed:
-                over[run_id] = {"run_id": run_id, "error": failed and failed["error"], "mistake": False}
+                over[run_id] = workers.outcome(run_id, failed["error"] if failed else None)
             elif len(batch) == 1:
                 error = "its process was killed (out of memory?); try fewer at a time: hydra.launcher.n_jobs=1"
                 store.fail(folder, run_id, error)
-                over[run_id] = {"run_id": run_id, "error": error, "mistake": False}
+                over[run_id] = workers.outcome(run_id, error, certain=True)  # tried alone already
             else:
                 begun.append(run_id)
         if not over and not begun:  # killed before it began: nothing can be run

@@ -57,6 +57,32 @@ def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
     assert (folder / "metrics.jsonl").read_bytes() == log
 
 
+def test_a_run_that_was_killed_goes_on_to_the_same_record(make, monkeypatch):
+    config = make("arm=random", "evaluation.gradients=true", "survival.checkpoint_minutes=1e-9")
+    whole, folder = run(config)
+    files = {name: (folder / name).read_bytes() for name in ("metrics.jsonl", "losses.csv", "items.parquet")}
+    (folder / "record.json").unlink()
+    evaluated, points = pipeline.evaluated, []
+
+    def killed(*arguments, **options):
+        points.append(options["everything"])
+        if len(points) == 2:
+            raise KeyboardInterrupt
+        return evaluated(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "evaluated", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    assert (folder / store.CHECKPOINT).exists() and store.read(folder) is None
+    again, _ = run(config)
+    assert points == [False, False, False, True]  # the first point was not made again
+    assert files == {name: (folder / name).read_bytes() for name in files}
+    for part in ("cost", "environment"):
+        del whole[part], again[part]
+    assert store.canonical(whole) == store.canonical(again)
+    assert not (folder / store.CHECKPOINT).exists()
+
+
 def test_the_best_predictor_of_a_clean_pool_is_sure(make):
     assert measuring.best_predictor(make())["theory"]["entropy_first"]["value"] == 0.0
     assert measuring.best_predictor(make("noise=off_format", "noise.rate=1.0")) == {}

@@ -113,6 +113,29 @@ def test_a_failed_run_is_recorded_and_the_rest_go_on(cli, monkeypatch):
     assert not list(Path("runs").glob("*/failed.json"))
 
 
+@pytest.mark.parametrize(
+    ("survival", "certain", "tries", "code"),
+    [("", False, 2, 0), ("survival.retries=3", True, 1, 1), ("survival.retries=0", False, 1, 1)],
+)
+def test_a_failed_run_is_tried_again_unless_it_must_fail(cli, monkeypatch, survival, certain, tries, code):
+    tried = []
+
+    def once(config, folder):
+        if config.arm == "full" and config.seed.pair == 0:
+            tried.append(config)
+            if len(tried) == 1:
+                error = RuntimeError("out of memory")
+                error.certain = certain
+                raise error
+        return fakes.fake_run(config, folder)
+
+    monkeypatch.setattr(pipeline, "run", once)
+    found, out, _ = cli(*TWO_ARMS, *([survival] if survival else []))
+    assert (found, len(tried)) == (code, tries)
+    assert len(runs_of("runs")) == 3 + (code == 0)
+    assert ("1 of 4 runs failed and are tried again" in out) == (tries > 1)
+
+
 def test_a_mistake_found_in_every_run_is_said_once(cli, monkeypatch):
     def bad(*_):
         raise UserError("selection.threshold=9: keeps no row; lower it")
