@@ -89,6 +89,7 @@ class StoreConfig(Frozen):
 class SurvivalConfig(Frozen):
     checkpoint_minutes: float = Field(default=10, gt=0)
     retries: int = Field(default=1, ge=0)
+    hang_minutes: float = Field(default=60, gt=0)
 
 
 class ExperimentConfig(Frozen):

@@ -17,7 +17,7 @@ from curate.example import column, pool_hash
 from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
 from train.models import load_causal_lm, trainable_share, with_lora
 
-from . import prepare, store
+from . import prepare, store, workers
 from .config import RESULTS_VERSION, Config, config_hash, run_id
 from .measuring import (
     before_training,
@@ -101,7 +101,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             kept=lambda: {"metrics": metrics, "items": items, "curve": store.read_metrics(folder)},
             restore=restore,
         )
-        curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point, checkpoint)
+        with workers.watched(folder, run_id(config), config.survival.hang_minutes) as at_step:
+            curve = finetune(
+                model, tokenizer, rows, config.training, config.seed.train, at_point, checkpoint, at_step=at_step
+            )
     if config.evaluation.must_move:
         check_moved(items, suites)
     found, judged = spikes(curve.losses, config.training.warmup)

@@ -3,11 +3,18 @@
 import gc
 import multiprocessing
 import os
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from experiments import store
+
+TICK_S = 1.0  # how often it is looked whether a run still moves
 SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
 
 
@@ -48,3 +55,32 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def watched(folder: Path, run_id: str, minutes: float) -> Iterator[Callable[[int], None]]:
+    """Inside, the value is called with every step that is done; a run that makes none for `minutes` is ended.
+
+    It is recorded as failed with its last step, and its process with it: what hangs in a library cannot be interrupted.
+    """
+    done, calls, over = 0, 0, threading.Event()
+
+    def at_step(step: int) -> None:
+        nonlocal done, calls
+        done, calls = step, calls + 1
+
+    def watch() -> None:
+        idle, seen = 0.0, -1
+        while not over.wait(TICK_S):  # ticks, not a clock: a process that was stopped has not been idle
+            idle, seen = idle + TICK_S if calls == seen else 0.0, calls
+            if idle >= 60 * minutes:
+                error = f"hangs: no step in {minutes:g} min (survival.hang_minutes) after step {done}"
+                store.fail(folder, run_id, error, done)
+                print(f"run {run_id} {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield at_step
+    finally:
+        over.set()

@@ -117,12 +117,14 @@ def finetune(
     seed: int,
     evaluate: Evaluate,
     checkpoint: Checkpoint | None = None,
+    at_step: Callable[[int], None] = lambda step: None,
 ) -> Curve:
     """Tune `model` in place on `rows` with a constant rate after the warm-up, calling `evaluate` at every point.
 
-    With a constant rate a point of the curve is what a shorter run would have given. The order of the rows comes
-    from `seed` alone. What `checkpoint` finds is gone on with, to the same bytes on a CPU as without the break; Ctrl-C
-    leaves one after the batch in hand. Raises UserError for an empty set, NotFinite when the loss diverges.
+    `at_step` is told of every step, before an evaluation and after it. With a constant rate a point of the curve is
+    what a shorter run would have given. The order of the rows comes from `seed` alone. What `checkpoint` finds is gone on
+    with, to the same bytes on a CPU as without the break; Ctrl-C leaves one after the batch in hand. Raises UserError
+    for an empty set, NotFinite when the loss diverges.
     """
     if not rows:
         raise UserError("selection: no row is left to train on; keep at least one")
@@ -139,7 +141,7 @@ def finetune(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.losses = curve.losses
-        points = _Points(trainer, points_of(training, steps), evaluate, curve)
+        points = _Points(trainer, points_of(training, steps), evaluate, curve, at_step)
         trainer.add_callback(points)
         resumed = None
         if checkpoint and (found := checkpoints.load(checkpoint.path, model)):
@@ -193,8 +195,16 @@ class _CompletionTrainer(Trainer):
 
 
 class _Points(TrainerCallback):
-    def __init__(self, trainer: _CompletionTrainer, points: list[int], evaluate: Evaluate, curve: Curve):
+    def __init__(
+        self,
+        trainer: _CompletionTrainer,
+        points: list[int],
+        evaluate: Evaluate,
+        curve: Curve,
+        at_step: Callable[[int], None],
+    ):
         self.trainer, self.points, self.evaluate, self.curve = trainer, set(points), evaluate, curve
+        self.at_step = at_step
         self.before = 0.0  # seconds that the run had taken when it was interrupted
         self.started = time.perf_counter()
 
@@ -202,6 +212,7 @@ class _Points(TrainerCallback):
         self.started = time.perf_counter() - self.before
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.at_step(state.global_step)  # before the evaluation too, which may take its time
         if state.global_step not in self.points:
             return
         now = time.perf_counter()
@@ -219,6 +230,7 @@ class _Points(TrainerCallback):
         self.evaluate(model, point)
         model.train()
         self.curve.eval_s += time.perf_counter() - now
+        self.at_step(state.global_step)
 
 
 class _Checkpoints(TrainerCallback):

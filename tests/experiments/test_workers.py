@@ -1,4 +1,4 @@
-"""A sweep that is killed leaves nobody computing."""
+"""A sweep that is killed leaves nobody computing, and a run that hangs is ended."""
 
 import os
 import subprocess
@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
+
+from experiments import store, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """
@@ -37,12 +40,12 @@ def test_workers_end_with_a_sweep_that_is_killed(tmp_path):
     sweep = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         assert wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
-        workers = [int(path.name) for path in tmp_path.iterdir()]
-        assert all(map(psutil.pid_exists, workers))
+        pids = [int(path.name) for path in tmp_path.iterdir()]
+        assert all(map(psutil.pid_exists, pids))
     finally:
         sweep.kill()
         sweep.wait()
-    assert wait_for(lambda: not any(map(psutil.pid_exists, workers)))
+    assert wait_for(lambda: not any(map(psutil.pid_exists, pids)))
 
 
 def test_the_prepare_stage_watches_too(monkeypatch, tmp_path):
@@ -52,3 +55,28 @@ def test_the_prepare_stage_watches_too(monkeypatch, tmp_path):
     monkeypatch.setattr(prepare.workers, "watch_parent", lambda: watched.append(True))
     prepare._build_quietly(lambda config, say: say("built"), None, tmp_path / "progress")
     assert watched == [True] and (tmp_path / "progress").read_text() == "built"
+
+
+def test_a_run_that_hangs_is_recorded_with_its_step_and_ended(monkeypatch, tmp_path, capfd):
+    ended = []
+    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(workers.os, "_exit", ended.append)
+    with workers.watched(tmp_path, "abc", minutes=0.3 / 60) as at_step:
+        for step in range(1, 13):  # longer than a hang, but it moves
+            at_step(step)
+            time.sleep(0.05)
+        assert not ended and store.failure(tmp_path) is None
+        assert wait_for(lambda: ended, 10)
+    failed = store.failure(tmp_path)
+    assert set(ended) == {1} and failed["step"] == 12 and failed["run_id"] == "abc"
+    assert "after step 12" in failed["error"] and "survival.hang_minutes" in failed["error"]
+    assert "hangs" in capfd.readouterr().err
+
+
+def test_a_run_that_ends_is_no_longer_watched(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(workers.os, "_exit", lambda code: pytest.fail("ended"))
+    with workers.watched(tmp_path, "abc", minutes=0.1 / 60) as at_step:
+        at_step(1)
+    time.sleep(0.5)
+    assert store.failure(tmp_path) is None
