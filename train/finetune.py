@@ -122,9 +122,9 @@ def finetune(
     """Tune `model` in place on `rows` with a constant rate after the warm-up, calling `evaluate` at every point.
 
     `at_step` is told of every step, before an evaluation and after it. With a constant rate a point of the curve is
-    what a shorter run would have given. The order of the rows comes from `seed` alone. What `checkpoint` finds is gone on
-    with, to the same bytes on a CPU as without the break; Ctrl-C leaves one after the batch in hand. Raises UserError
-    for an empty set, NotFinite when the loss diverges.
+    what a shorter run would have given. The order of the rows comes from `seed` alone. What `checkpoint` finds is
+    gone on with, to the same bytes on a CPU as without the break; Ctrl-C leaves one after the batch in hand.
+    Raises UserError for an empty set, NotFinite when the loss diverges.
     """
     if not rows:
         raise UserError("selection: no row is left to train on; keep at least one")
