@@ -26,6 +26,7 @@ from .models import token_ids
 class Point:
     """Where on the curve: optimiser steps done, epochs, tokens seen (padding not counted), training seconds so far.
 
+    Seconds are those of a GPU, or of one core of a CPU: what else the machine does, or that it sleeps, costs nothing.
     `loss` is the mean training loss of the last LOSS_WINDOW steps, in nats a response token.
     """
 
@@ -206,16 +207,17 @@ class _Points(TrainerCallback):
         self.trainer, self.points, self.evaluate, self.curve = trainer, set(points), evaluate, curve
         self.at_step = at_step
         self.before = 0.0  # seconds that the run had taken when it was interrupted
-        self.started = time.perf_counter()
+        self.seconds = time.perf_counter if torch.cuda.is_available() else time.process_time
+        self.started = self.seconds()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter() - self.before
+        self.started = self.seconds() - self.before
 
     def on_step_end(self, args, state, control, **kwargs):
         self.at_step(state.global_step)  # before the evaluation too, which may take its time
         if state.global_step not in self.points:
             return
-        now = time.perf_counter()
+        now = self.seconds()
         point = Point(
             step=state.global_step,
             epoch=round(float(state.epoch or 0), 6),
@@ -229,7 +231,7 @@ class _Points(TrainerCallback):
         model.eval()
         self.evaluate(model, point)
         model.train()
-        self.curve.eval_s += time.perf_counter() - now
+        self.curve.eval_s += self.seconds() - now
         self.at_step(state.global_step)
 
 
@@ -247,7 +249,7 @@ class _Checkpoints(TrainerCallback):
         position = {
             "curve": asdict(self.points.curve),
             "tokens": self.trainer.tokens,
-            "seconds": time.perf_counter() - self.points.started,
+            "seconds": self.points.seconds() - self.points.started,
             "random": checkpoints.random_states(),
             "schedule": kwargs["lr_scheduler"].state_dict(),
             "trainer": asdict(state),

@@ -44,17 +44,19 @@ def cached_by_model(
 ) -> Scores:
     """Scores from the cache, or from what `load` returns, timed with all that they need: loading and tokenising too.
 
-    `name` and the content of the model are the scorer's identity. What `load` returns maps prompts and responses to
+    The seconds are those of a GPU, or of a core of a CPU, whatever else the machine does. `name` and the content of the
+    model are the scorer's identity. What `load` returns maps prompts and responses to
     batches of (positions among them, scores); what it enters in the stack is held open over all portions of the rows.
     """
 
     def compute(portions: Portions) -> Iterator[Batch]:
-        started = time.perf_counter()
+        clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+        started = clock()
         with ExitStack() as held:
             batches = load(held)
             for rows in portions:
                 for some, values in batches([prompts[row] for row in rows], [responses[row] for row in rows]):
-                    now = time.perf_counter()
+                    now = clock()
                     reasons = {rows[at]: NO_SCORE for at, value in zip(some, values, strict=True) if math.isnan(value)}
                     yield Batch([rows[at] for at in some], values, now - started, reasons)
                     started = now

@@ -21,7 +21,7 @@ from experiments.report.figures import COLOURS, Drawing
 ARMS_NOTE = (
     "Means over the finished pairs, at the point that does best on {best}; the interval is a t interval of 95 % for the"
     " arm by itself, base models as fixed blocks. Arms are compared in pairs, so these intervals may overlap where a"
-    " claim is decided. Seconds are of one process; training the scorer itself is not in them."
+    " claim is decided. Seconds are of one core, or of the GPU; training the scorer itself is not in them."
 )
 SCORERS_NOTE = (
     "How well a scorer tells clean rows from each kind of noise: the share of clean and noisy rows that it puts in the"
