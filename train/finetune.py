@@ -1,5 +1,6 @@
 """One fine-tuning run: rows, a model and a budget in; a tuned model and its curve out."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -11,8 +12,8 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import set_seed
 
-from . import UserError
-from .batches import Row, collate, encode, response_loss
+from . import UserError, distributed
+from .batches import IGNORED, Row, collate, encode
 from .config import TrainingConfig
 from .models import token_ids
 
@@ -70,6 +71,8 @@ Evaluate = Callable[[Any, Point], None]
 class NotFinite(RuntimeError):
     """The loss left the finite numbers; the run is lost and says at which step."""
 
+    shared = True  # of several processes all see it, at the same step
+
     def __init__(self, step: int):
         super().__init__(f"the loss is not finite at step {step}")
         self.step = step
@@ -106,16 +109,17 @@ def finetune(
     curve = Curve(row_tokens=sum(len(e["input_ids"]) for e in encoded))
     steps = steps_of(training, len(encoded), curve.row_tokens)
     release = _train_only(model, tokenizer, training.tokens_trained)
-    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder, and writes nothing into it
+    # the Trainer wants a folder, and writes nothing into it
+    with tempfile.TemporaryDirectory() as nowhere, distributed.together(training):
         trainer = _CompletionTrainer(
             model=model,
             args=_arguments(training, steps, seed, nowhere),
             train_dataset=encoded,  # a list serves as a map-style data set
-            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+            data_collator=lambda batch: collate(distributed.share(batch), tokenizer.pad_token_id),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.losses = curve.losses
-        trainer.add_callback(_Points(trainer, points_of(training, steps), evaluate, curve))
+        trainer.add_callback(_Points(trainer, points_of(training, steps), distributed.by_the_first(evaluate), curve))
         model.config.use_cache = False
         trainer.train()
     release()
@@ -126,19 +130,26 @@ class _CompletionTrainer(Trainer):
     """Loss on responses only, with what it was at every step, and a count of the tokens that were seen."""
 
     tokens = 0
+    tokens_here = 0  # of this process's part of the last micro-batch
     losses: list[float]
 
+    def get_train_dataloader(self):
+        return distributed.whole_batches(super().get_train_dataloader())
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self.tokens += int(inputs["attention_mask"].sum())
-        return response_loss(model, inputs, num_items_in_batch)
+        rows = (inputs["labels"] != IGNORED).any(1)  # one without labels stands for no row: `distributed.share`
+        self.tokens_here = int(inputs["attention_mask"][rows].sum())
+        return distributed.loss(model, inputs, num_items_in_batch)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
+        value, tokens = distributed.summed(loss, self.tokens_here)
+        if not math.isfinite(value):
             raise NotFinite(self.state.global_step + 1)
         if self.state.global_step == len(self.losses):
             self.losses.append(0.0)
-        self.losses[-1] += float(loss)  # the losses of a step's micro-batches sum up to its own
+        self.losses[-1] += value  # the losses of a step's micro-batches sum up to its own
+        self.tokens += tokens
         return loss
 
 
@@ -190,7 +201,7 @@ def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> 
 def quiet_arguments(folder: str, seed: int, **keys: Any) -> TrainingArguments:
     """Arguments of a Trainer that saves, logs and prints nothing, and draws everything from `seed`."""
     set_seed(seed)  # new heads, adapters and dropout draw from the global generators
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         optim="adamw_torch_fused",
         seed=seed,
@@ -202,8 +213,11 @@ def quiet_arguments(folder: str, seed: int, **keys: Any) -> TrainingArguments:
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # there are none, and looking for them costs a pass over the graph
         **keys,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; for several there is torchrun
+    return arguments
 
 
 def _train_only(model: Any, tokenizer: Any, tokens: tuple[str, ...] | None) -> Callable[[], None]:

@@ -1,0 +1,57 @@
+"""What torchrun's processes but the first do: the trainings that it calls them to, and nothing else.
+
+They write nothing and evaluate nothing. Files that a run starts from must be visible to all of them.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import UserError, distributed
+from .batches import Row
+from .config import ModelConfig, TrainingConfig
+from .finetune import NotFinite, finetune
+from .models import load_to_tune, with_lora
+
+
+@dataclass(frozen=True)
+class Call:
+    """A training to take part in: where the model lies and what it is tuned on; `keys` go to `finetune` as they are."""
+
+    base: Path
+    model: ModelConfig
+    rows: Sequence[Row]
+    training: TrainingConfig
+    seed: int
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+def call(training: Call) -> None:
+    """Call the others to a training; the first process goes there by itself. Without others nothing happens."""
+    if distributed.processes() > 1:
+        distributed.say(training)
+
+
+def release() -> None:
+    """Send the others home: there is nothing more to train."""
+    if distributed.processes() > 1 and not distributed.out_of_step():
+        distributed.say(None)
+
+
+def follow() -> int:
+    """Take part in what the first process calls for until it has no more; returns the exit code."""
+    with suppress(KeyboardInterrupt):  # of which the first process tells
+        while (found := distributed.heard()) is not None:
+            take_part(found)
+    return 0
+
+
+def take_part(wanted: Call) -> None:
+    """One training; its weights are lost afterwards. A run that the first process gives up is left without a word."""
+    model, tokenizer = load_to_tune(wanted.base, wanted.model)
+    if wanted.model.lora is not None:
+        model = with_lora(model, tokenizer, wanted.model.lora, wanted.training.tokens_trained, wanted.seed)
+    with suppress(NotFinite, distributed.Stopped, UserError):
+        finetune(model, tokenizer, wanted.rows, wanted.training, wanted.seed, lambda *_: None, **wanted.keys)
