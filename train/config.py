@@ -132,7 +132,9 @@ class ModelConfig(_Strict):
         if self.dtype == "bfloat16" and self.lora is None:
             raise ValueError("dtype=bfloat16: too coarse for weights that are trained; give lora, or dtype=float32")
         if self.attention == "flash_attention_2" and self.dtype != "bfloat16":
-            raise ValueError(f"attention=flash_attention_2: knows no {self.dtype}; set dtype=bfloat16, or attention=sdpa")
+            raise ValueError(
+                f"attention=flash_attention_2: knows no {self.dtype}; set dtype=bfloat16, or attention=sdpa"
+            )
         if self.kind == "hf" and not self.path:
             raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
         if self.kind == "micro" and self.pretraining is None:

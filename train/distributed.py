@@ -90,7 +90,7 @@ def together(training: TrainingConfig) -> Iterator[None]:
 
 
 def share(rows: Sequence[dict[str, list[int]]]) -> Sequence[dict[str, list[int]]]:
-    """This process's part of a batch: every n-th row; a row without labels where there are fewer rows than processes."""
+    """This process's part of a batch: every n-th row, or a row without labels where there is none for it."""
     if processes() == 1:
         return rows
     mine = rows[rank() :: processes()]

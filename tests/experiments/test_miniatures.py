@@ -1,0 +1,186 @@
+"""A step on a randomly initialised miniature of every model of conf/model/ that is loaded from the hub."""
+
+import math
+
+import pytest
+import torch
+from tokenizers import processors
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from experiments.config import config_hash
+from tests.conftest import WORDS
+from tests.experiments.runs import run
+from train import models
+from train.batches import Row
+from train.finetune import finetune
+from train.models import load_to_tune, with_lora, word_tokenizer
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "max_position_embeddings": 128}
+SMALL |= {"initializer_range": 0.1}  # at the usual .02 so narrow a model attends evenly, and bfloat16 sees no gradient
+# what makes each of them what it is, as its config.json on the hub has it: the rest is small
+MINIATURES = {
+    "smollm2_135m": {
+        "model_type": "llama",
+        "hidden_size": 36,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+        "rope_theta": 100000,
+    },
+    "smollm2_360m": {
+        "model_type": "llama",
+        "hidden_size": 60,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+        "tie_word_embeddings": True,
+        "rope_theta": 100000,
+    },
+    "qwen25_05b": {
+        "model_type": "qwen2",
+        "hidden_size": 56,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "rope_theta": 1000000.0,
+        "rms_norm_eps": 1e-6,
+    },
+    "llama32_1b": {
+        "model_type": "llama",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+        "rope_theta": 500000.0,
+        "rope_scaling": {**LLAMA3, "factor": 32.0},
+    },
+    "llama2_7b": {
+        "model_type": "llama",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
+    "llama31_8b": {
+        "model_type": "llama",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+        "rope_theta": 500000.0,
+        "rope_scaling": {**LLAMA3, "factor": 8.0},
+    },
+}
+ROWS = [Row(f"<q> w{i} <a>", f"ok : w{(7 * i + 3) % 40}") for i in range(40)]
+STEP = [
+    "training=lora_gpu",
+    "training.epochs=null",
+    "training.steps=1",
+    "training.points=[]",
+    "training.warmup=0",
+    "training.batch_size=32",
+]
+
+
+def save(folder, name, vocabulary):
+    """The miniature with a tokeniser of `vocabulary` that, as Llama's, begins every text with a token of its own."""
+    tokenizer = word_tokenizer([*vocabulary, "<s>"])
+    if name.startswith("llama"):
+        tokenizer.add_special_tokens({"bos_token": "<s>"})
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+        )
+    tokenizer.pad_token = None  # as with Llama's: another has to stand in
+    torch.manual_seed(0)
+    keys = {**SMALL, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, **MINIATURES[name]}
+    settings = AutoConfig.for_model(**keys, bos_token_id=tokenizer.bos_token_id)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def all_models(conf):
+    return {path.stem for path in (conf / "model").glob("*.yaml") if "defaults: [hf]" in path.read_text()}
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_one_step_moves_the_adapters_and_nothing_else(name, configured, tmp_path, capsys):
+    from experiments.run import CONF
+
+    assert all_models(CONF) == set(MINIATURES)
+    save(tmp_path / "miniature", name, WORDS)
+    models.attention_here.cache_clear()
+    config = configured(f"model={name}", f"model.path={tmp_path / 'miniature'}", *STEP)
+    model, tokenizer = load_to_tune(config.model.path, config.model)
+    large = name in ("llama2_7b", "llama31_8b")
+    assert config.model.dtype == ("bfloat16" if large else "float32")
+    assert {str(p.dtype) for p in model.parameters()} == {f"torch.{config.model.dtype}"}
+    assert model.config.tie_word_embeddings is MINIATURES[name]["tie_word_embeddings"]
+    assert config.training.bf16
+    said = capsys.readouterr().err
+    assert ("sdpa is used" in said) is large and model.config._attn_implementation == "sdpa"
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model = with_lora(model, tokenizer, config.model.lora, config.training.tokens_trained, seed=0)
+    curve = finetune(model, tokenizer, ROWS, config.training, 0, lambda *_: None)
+    assert len(curve.losses) == 1
+    assert curve.losses[0] == pytest.approx(math.log(len(tokenizer)), rel=0.2)
+    adapters = {key: value for key, value in model.named_parameters() if "lora_" in key}
+    assert all(value.requires_grad and value.dtype == torch.float32 for value in adapters.values())
+    assert not [key for key, value in adapters.items() if "lora_B" in key and not value.any()]
+    assert len(adapters) == 2 * 7 * 2  # a pair for each matrix of two layers
+    after = {
+        key.replace(".base_layer", "").removeprefix("base_model.model."): v for key, v in model.state_dict().items()
+    }
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_checkpointing_computes_the_same_step(configured, tmp_path):
+    save(tmp_path / "miniature", "llama32_1b", WORDS)
+    weights = []
+    for on in ("true", "false"):
+        path = f"model.path={tmp_path / 'miniature'}"
+        config = configured("model=llama32_1b", path, f"model.checkpointing={on}", *STEP, "training.steps=3")
+        model, tokenizer = load_to_tune(config.model.path, config.model)
+        layers = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+        assert layers and all(layer.gradient_checkpointing is (on == "true") for layer in layers)
+        model = with_lora(model, tokenizer, config.model.lora, None, seed=0)
+        finetune(model, tokenizer, ROWS, config.training, 0, lambda *_: None)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]))
+    assert torch.equal(*weights)
+
+
+def test_a_miniature_of_billions_goes_from_pool_to_record(make, tmp_path):
+    """Everything of a run that has to cope with weights in bfloat16 and texts that begin with a token."""
+    from curate import microworld
+
+    save(tmp_path / "miniature", "llama31_8b", microworld.vocabulary(microworld.build_world(0)))
+    config = make("model=llama31_8b", f"model.path={tmp_path / 'miniature'}", "training.lr=0.01", "model.save=true")
+    record, folder = run(config)
+    before, end = record["metrics"]["step:0"]["ood"]["nll"], record["metrics"]["end"]["ood"]["nll"]
+    assert math.isfinite(end["value"]) and end["value"] < before["value"]
+    assert (folder / "model" / "adapter_model.safetensors").exists()
+
+
+def test_how_the_arithmetic_is_laid_out_is_no_part_of_a_run_and_the_weights_precision_is(make):
+    base = make("model=llama2_7b")
+    assert config_hash(make("model=llama2_7b", "model.attention=sdpa")) == config_hash(base)
+    assert config_hash(make("model=llama2_7b", "model.checkpointing=false")) == config_hash(base)
+    plain = make("model=llama2_7b", "model.attention=null", "model.dtype=float32")
+    assert config_hash(plain) != config_hash(base)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.lora=null"], "model: dtype=bfloat16: too coarse"),
+        (["model.dtype=float32"], "model: attention=flash_attention_2: knows no float32"),
+        (["model.attention=fast"], "model.attention=fast"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_a_line(make, overrides, said):
+    from experiments import UserError
+
+    with pytest.raises(UserError, match=said) as error:
+        make("model=llama2_7b", *overrides)
+    assert "\n" not in str(error.value)
