@@ -90,8 +90,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                     metrics["end"][judged.suite] = judged.metrics
                     _write_lines(folder / "pairwise.jsonl", judged.texts)
 
-        follower.call(follower.Call(base, config.model, rows, config.training, config.seed.train))
-        curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
+        with follower.together(follower.Call(base, config.model, rows, config.training, config.seed.train)):
+            curve = finetune(model, tokenizer, rows, config.training, config.seed.train, at_point)
     if config.evaluation.must_move:
         check_moved(items, suites)
     found, judged = spikes(curve.losses, config.training.warmup)

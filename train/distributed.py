@@ -2,7 +2,8 @@
 
 The first process does what a run does; the others follow it into the training and out of it (train/follower.py). The
 loss is normalised by the response tokens of the whole step, whoever computes them, so that the curve is that of one
-process with the same batch. Without torchrun every function here does nothing.
+process with the same batch. Without torchrun, and in what the others are not called to, such as a reward model's
+training, every function here does nothing.
 """
 
 import os
@@ -26,6 +27,7 @@ PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # by which acc
 
 T = TypeVar("T")
 _place: dict[str, str] = {}
+_called = False
 _out_of_step = False
 
 
@@ -44,9 +46,25 @@ def join() -> None:
         distributed.init_process_group(backend, timeout=PATIENCE)
 
 
-def processes() -> int:
-    """How many take part in a training."""
+def launched() -> int:
+    """How many processes there are."""
     return distributed.get_world_size() if _place else 1
+
+
+def processes() -> int:
+    """How many take part in what is trained now: all that there are where they were called to it, else this one."""
+    return launched() if _called else 1
+
+
+@contextmanager
+def called() -> Iterator[None]:
+    """Inside, a training is that of all processes."""
+    global _called
+    _called = True
+    try:
+        yield
+    finally:
+        _called = False
 
 
 def rank() -> int:
@@ -71,7 +89,7 @@ def together(training: TrainingConfig) -> Iterator[None]:
     Raises UserError for a batch that leaves some of them without a row, or an order that they would not share.
     """
     global _out_of_step
-    if not _place:
+    if processes() == 1:
         yield
         return
     rows = training.batch_size // training.accumulate

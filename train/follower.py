@@ -3,8 +3,8 @@
 They write nothing and evaluate nothing. Files that a run starts from must be visible to all of them.
 """
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,18 @@ class Call:
     keys: dict[str, Any] = field(default_factory=dict)
 
 
-def call(training: Call) -> None:
-    """Call the others to a training; the first process goes there by itself. Without others nothing happens."""
-    if distributed.processes() > 1:
-        distributed.say(training)
+@contextmanager
+def together(wanted: Call) -> Iterator[None]:
+    """Inside, the first process does the training that the others are called to. Without others nothing happens."""
+    if distributed.launched() > 1:
+        distributed.say(wanted)
+    with distributed.called():
+        yield
 
 
 def release() -> None:
     """Send the others home: there is nothing more to train."""
-    if distributed.processes() > 1 and not distributed.out_of_step():
+    if distributed.launched() > 1 and not distributed.out_of_step():
         distributed.say(None)
 
 
@@ -53,5 +56,5 @@ def take_part(wanted: Call) -> None:
     model, tokenizer = load_to_tune(wanted.base, wanted.model)
     if wanted.model.lora is not None:
         model = with_lora(model, tokenizer, wanted.model.lora, wanted.training.tokens_trained, wanted.seed)
-    with suppress(NotFinite, distributed.Stopped, UserError):
+    with suppress(NotFinite, distributed.Stopped, UserError), distributed.called():
         finetune(model, tokenizer, wanted.rows, wanted.training, wanted.seed, lambda *_: None, **wanted.keys)

@@ -65,6 +65,10 @@ def test_a_batch_or_an_order_that_cannot_be_shared_is_the_users_to_mend(one, two
     assert "error" not in one["too many"] and "error" not in one["by length"]
 
 
+def test_what_the_others_are_not_called_to_is_trained_alone(two):
+    assert len(two[0]["between"]["losses"]) == 12
+
+
 def test_every_row_is_somebodys(monkeypatch):
     rows = [{"input_ids": [i, 1], "labels": [IGNORED, 1]} for i in range(5)]
     assert distributed.share(rows) is rows
@@ -80,6 +84,7 @@ def test_every_row_is_somebodys(monkeypatch):
 def test_after_a_failure_in_the_middle_of_a_step_nothing_more_is_called_for(monkeypatch):
     monkeypatch.setattr(distributed, "_place", {"RANK": "0"})
     monkeypatch.setattr(distributed, "processes", lambda: 2)
+    assert distributed.out_of_step() is False
     monkeypatch.setattr(distributed, "_out_of_step", False)
     training = together.TrainingConfig(steps=1, points=[], batch_size=8, lr=1e-3, warmup=0, max_length=8)
     with pytest.raises(MemoryError), distributed.together(training):

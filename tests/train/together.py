@@ -23,6 +23,7 @@ CASES = {
     "too many": ({"accumulate": 8}, None),
     "by length": ({"group_by_length": True}, None),
     "full disk": ({}, None),
+    "between": ({}, None),
     "accumulated": ({"accumulate": 3, "batch_size": 9}, None),
     "diverged": ({"lr": 1e30, "warmup": 0}, None),
     "adapters": ({"tokens_trained": ("ok", ":")}, ADAPTERS),
@@ -44,9 +45,11 @@ def trainings(base: Path) -> dict:
             if name == "full disk" and point.step == 5:
                 raise OSError("no space left on device")
 
-        follower.call(follower.Call(base, config, ROWS, training, 0))
+        if name == "between":  # of the first process alone: the others are not there, and are not waited for
+            finetune(model, tokenizer, ROWS, training, 1, evaluate)
         try:
-            curve = finetune(model, tokenizer, ROWS, training, 0, evaluate)
+            with follower.together(follower.Call(base, config, ROWS, training, 0)):
+                curve = finetune(model, tokenizer, ROWS, training, 0, evaluate)
         except (NotFinite, OSError, UserError) as error:
             found[name] = {"error": str(error)}
             continue
@@ -61,6 +64,6 @@ if __name__ == "__main__":
     if distributed.rank():
         sys.exit(follower.follow())
     folder = Path(sys.argv[1])
-    found = trainings(folder / "base")
+    found = trainings(folder / "base") | {"processes": distributed.launched()}
     follower.release()
-    (folder / "found.json").write_text(json.dumps({**found, "processes": distributed.processes()}))
+    (folder / "found.json").write_text(json.dumps(found))
