@@ -42,7 +42,7 @@ def one(two):
     return together.trainings(two[1] / "base")
 
 
-@pytest.mark.parametrize("case", ["plain", "accumulated", "adapters"])
+@pytest.mark.parametrize("case", ["plain", "between", "accumulated", "adapters"])
 def test_two_processes_have_the_curve_of_one(one, two, case):
     alone, both = one[case], two[0][case]
     assert two[0]["processes"] == 2

@@ -46,7 +46,7 @@ def trainings(base: Path) -> dict:
                 raise OSError("no space left on device")
 
         if name == "between":  # of the first process alone: the others are not there, and are not waited for
-            finetune(model, tokenizer, ROWS, training, 1, evaluate)
+            finetune(load_to_tune(base, config)[0], tokenizer, ROWS, training, 1, evaluate)
         try:
             with follower.together(follower.Call(base, config, ROWS, training, 0)):
                 curve = finetune(model, tokenizer, ROWS, training, 0, evaluate)
