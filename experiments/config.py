@@ -213,6 +213,11 @@ def essence(config: Config) -> dict[str, Any]:
     if not config.data.styles:
         del tree["data"]["styles"]
 
+    # how the model's arithmetic is laid out on the device, and no part of what is learnt
+    del tree["model"]["attention"], tree["model"]["checkpointing"]
+    if config.model.dtype == "float32":
+        del tree["model"]["dtype"]
+
     _without_unset(tree)
     if config.noise.kind == "none" or config.noise.rate == 0:
         tree["noise"] = None

@@ -14,8 +14,9 @@ import torch
 from datasets import Dataset
 
 from curate.example import column, pool_hash
+from train import follower
 from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
-from train.models import load_causal_lm, trainable_share, with_lora
+from train.models import load_to_tune, trainable_share, with_lora
 
 from . import prepare, store, workers
 from .config import RESULTS_VERSION, Config, config_hash, run_id
@@ -47,7 +48,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     suites = suites_of(config)
     check_overlap(config, subset.rows, suites)
     base = prepare.build_base(config)
-    model, tokenizer = load_causal_lm(base)
+    model, tokenizer = load_to_tune(base, config.model)
     before = before_training(config, base, model, tokenizer, suites)
     if config.model.lora is not None:
         model = with_lora(model, tokenizer, config.model.lora, config.training.tokens_trained, config.seed.train)
@@ -101,7 +102,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
             kept=lambda: {"metrics": metrics, "items": items, "curve": store.read_metrics(folder)},
             restore=restore,
         )
-        with workers.watched(folder, run_id(config), config.survival.hang_minutes) as at_step:
+        call = follower.Call(base, config.model, rows, config.training, config.seed.train, checkpoint.path)
+        hang = config.survival.hang_minutes
+        with follower.together(call), workers.watched(folder, run_id(config), hang) as at_step:
             curve = finetune(
                 model, tokenizer, rows, config.training, config.seed.train, at_point, checkpoint, at_step=at_step
             )

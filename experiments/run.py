@@ -5,6 +5,7 @@
     python -m experiments.run -m experiment=quickstart noise.rate=0,0.2,0.4        any key, Hydra's sweep syntax
     python -m experiments.run arm=filtered seed.pair=0                             one run
     python -m experiments.run experiment=alpaca_smoke data.path=FOLDER/alpaca_data.json
+    torchrun --nproc-per-node 2 -m experiments.run ...                             each run on two GPUs
 
 What is finished is never run again: after an interruption, or with more axes, the same command goes on.
 Exit codes: 0 all is there, 1 runs failed or are missing, 2 a mistake in what was asked for, 130 interrupted.
@@ -122,7 +123,30 @@ def cli() -> int:
     return 0
 
 
+def together() -> int:
+    """`cli` in the first of torchrun's processes; the others take part in its trainings and in nothing else.
+
+    Runs are done one after the other, by all processes together: another launcher is a mistake of the user's.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return cli()
+    from train import distributed, follower
+
+    distributed.join()
+    if distributed.rank():
+        return follower.follow()
+    try:
+        asked = [argument for argument in sys.argv if argument.startswith("launcher=")] or ["launcher=serial"]
+        if asked != ["launcher=serial"]:
+            print(f"error: {asked[-1]}: torchrun's processes share every run; use launcher=serial", file=sys.stderr)
+            return 2
+        sys.argv = [argument for argument in sys.argv if argument not in asked] + asked
+        return cli()
+    finally:
+        follower.release()
+
+
 if __name__ == "__main__":
     from experiments import run  # so that workers find `main` under its real name
 
-    sys.exit(run.cli())
+    sys.exit(run.together())

@@ -18,20 +18,28 @@ class Row:
     response: str
 
 
+def opening(tokenizer: Any) -> list[int]:
+    """The start token where the tokeniser puts one before every text, as Llama's do, else nothing."""
+    start = tokenizer.bos_token_id
+    return [start] if start is not None and tokenizer("")["input_ids"][:1] == [start] else []
+
+
 def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[dict[str, list[int]]]:
-    """Token ids and labels of each row: prompt + response + end, cut at `max_length` tokens from the right.
+    """Token ids and labels of each row: opening + prompt + response + end, cut at `max_length` tokens from the right.
 
     The prompt is tokenised apart from the response, so that no token spans the border and training, scoring and
     generation see the same ids. A prompt that leaves no room for its response is cut from the left instead.
     """
     prompts = tokenizer([r.prompt for r in rows], add_special_tokens=False)["input_ids"] if rows else []
     responses = tokenizer([r.response for r in rows], add_special_tokens=False)["input_ids"] if rows else []
+    start = opening(tokenizer)
+    max_length -= len(start)
     encoded = []
     for prompt, response in zip(prompts, responses, strict=True):
         response = [*response, tokenizer.eos_token_id]
         room = max(max_length - len(prompt), min(len(response), max_length // 2))
         response = response[:room]
-        prompt = prompt[max(0, len(prompt) + len(response) - max_length) :]
+        prompt = [*start, *prompt[max(0, len(prompt) + len(response) - max_length) :]]
         encoded.append({"input_ids": [*prompt, *response], "labels": [IGNORED] * len(prompt) + response})
     return encoded
 

@@ -123,9 +123,18 @@ class ModelConfig(_Strict):
     scratch: ScratchConfig | None = None
     reward: RewardModelConfig
     save: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    checkpointing: bool = False
 
     @model_validator(mode="after")
     def _complete(self):
+        if self.dtype == "bfloat16" and self.lora is None:
+            raise ValueError("dtype=bfloat16: too coarse for weights that are trained; give lora, or dtype=float32")
+        if self.attention == "flash_attention_2" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"attention=flash_attention_2: knows no {self.dtype}; set dtype=bfloat16, or attention=sdpa"
+            )
         if self.kind == "hf" and not self.path:
             raise ValueError("path: missing; give a Hugging Face folder or hub id, as in model=hf model.path=gpt2")
         if self.kind == "micro" and self.pretraining is None:

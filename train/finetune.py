@@ -1,5 +1,6 @@
 """One fine-tuning run: rows, a model and a budget in; a tuned model and its curve out."""
 
+import math
 import signal
 import tempfile
 import threading
@@ -16,8 +17,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import set_seed
 
-from . import UserError, checkpoints
-from .batches import Row, collate, encode, response_loss
+from . import UserError, checkpoints, distributed
+from .batches import IGNORED, Row, collate, encode
 from .config import TrainingConfig
 from .models import token_ids
 
@@ -87,6 +88,7 @@ class NotFinite(RuntimeError):
     """The loss left the finite numbers; the run is lost and says at which step."""
 
     certain = True  # the same steps lead there again
+    shared = True  # of several processes all see it, at the same step
 
     def __init__(self, step: int):
         super().__init__(f"the loss is not finite at step {step}")
@@ -133,15 +135,17 @@ def finetune(
     curve = Curve(row_tokens=sum(len(e["input_ids"]) for e in encoded))
     steps = steps_of(training, len(encoded), curve.row_tokens)
     release = _train_only(model, tokenizer, training.tokens_trained)
-    with tempfile.TemporaryDirectory() as nowhere:  # the Trainer wants a folder, and writes nothing into it
+    # the Trainer wants a folder, and writes nothing into it
+    with tempfile.TemporaryDirectory() as nowhere, distributed.together(training):
         trainer = _CompletionTrainer(
             model=model,
             args=_arguments(training, steps, seed, nowhere),
             train_dataset=encoded,  # a list serves as a map-style data set
-            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+            data_collator=lambda batch: collate(distributed.share(batch), tokenizer.pad_token_id),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.losses = curve.losses
+        evaluate = distributed.by_the_first(evaluate)
         points = _Points(trainer, points_of(training, steps), evaluate, curve, at_step)
         trainer.add_callback(points)
         resumed = None
@@ -150,7 +154,7 @@ def finetune(
             checkpoint.restore(found[0]["kept"])
         model.config.use_cache = False
         with _stop_after_the_batch(checkpoint is not None) as asked:
-            if checkpoint:
+            if checkpoint and distributed.rank() == 0:
                 trainer.add_callback(_Checkpoints(trainer, points, checkpoint, asked))  # after the points: they count
             trainer.train(resume_from_checkpoint=resumed)
     release()
@@ -161,6 +165,7 @@ class _CompletionTrainer(Trainer):
     """Loss on responses only, with what it was at every step, and a count of the tokens that were seen."""
 
     tokens = 0
+    tokens_here = 0  # of this process's part of the last micro-batch
     losses: list[float]
     position: dict[str, Any]  # of the checkpoint that is gone on with, and the optimiser's state in it
     slots: dict[int, dict[str, torch.Tensor]]
@@ -181,17 +186,23 @@ class _CompletionTrainer(Trainer):
         if checkpoint is not None:
             checkpoints.set_random_states(self.position["random"])
 
+    def get_train_dataloader(self):
+        return distributed.whole_batches(super().get_train_dataloader())
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self.tokens += int(inputs["attention_mask"].sum())
-        return response_loss(model, inputs, num_items_in_batch)
+        rows = (inputs["labels"] != IGNORED).any(1)  # one without labels stands for no row: `distributed.share`
+        self.tokens_here = int(inputs["attention_mask"][rows].sum())
+        return distributed.loss(model, inputs, num_items_in_batch)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
+        value, tokens = distributed.summed(loss, self.tokens_here)
+        if not math.isfinite(value):
             raise NotFinite(self.state.global_step + 1)
         if self.state.global_step == len(self.losses):
             self.losses.append(0.0)
-        self.losses[-1] += float(loss)  # the losses of a step's micro-batches sum up to its own
+        self.losses[-1] += value  # the losses of a step's micro-batches sum up to its own
+        self.tokens += tokens
         return loss
 
 
@@ -315,7 +326,7 @@ def _arguments(training: TrainingConfig, steps: int, seed: int, folder: str) -> 
 def quiet_arguments(folder: str, seed: int, **keys: Any) -> TrainingArguments:
     """Arguments of a Trainer that saves, logs and prints nothing, and draws everything from `seed`."""
     set_seed(seed)  # new heads, adapters and dropout draw from the global generators
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         optim="adamw_torch_fused",
         seed=seed,
@@ -327,8 +338,11 @@ def quiet_arguments(folder: str, seed: int, **keys: Any) -> TrainingArguments:
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,  # there are none, and looking for them costs a pass over the graph
         **keys,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; for several there is torchrun
+    return arguments
 
 
 def _train_only(model: Any, tokenizer: Any, tokens: tuple[str, ...] | None) -> Callable[[], None]:

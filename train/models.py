@@ -1,6 +1,8 @@
 """Tokenisers and causal language models: built from scratch, or loaded from a folder, the hub or a package."""
 
+import sys
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import is_flash_attn_2_available
 
 from . import UserError
-from .config import LoraConfig
+from .config import LoraConfig, ModelConfig
 
 
 def word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
@@ -41,14 +44,16 @@ def new_llama(
     return LlamaForCausalLM(config)
 
 
-def load_causal_lm(name: str | Path) -> tuple[Any, Any]:
-    """Model (fp32, on the CPU) and tokeniser of a Hugging Face folder or hub id.
+def load_causal_lm(
+    name: str | Path, *, dtype: torch.dtype = torch.float32, attention: str | None = None
+) -> tuple[Any, Any]:
+    """Model (on the CPU) and tokeniser of a Hugging Face folder or hub id; `attention` None is the library's choice.
 
     Raises UserError when nothing loadable is there.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name))
-        model = AutoModelForCausalLM.from_pretrained(str(name), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = "give a Hugging Face folder or hub id"
@@ -56,6 +61,34 @@ def load_causal_lm(name: str | Path) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def load_to_tune(name: str | Path, settings: ModelConfig) -> tuple[Any, Any]:
+    """Model and tokeniser as the config wants them, on this process's GPU where there is one; no adapters yet.
+
+    Raises UserError when nothing loadable is there.
+    """
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    model, tokenizer = load_causal_lm(name, dtype=dtype, attention=attention_here(settings.attention))
+    if settings.checkpointing:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the name until version 6, of all versions that are allowed
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.to(device()), tokenizer
+
+
+def device() -> torch.device:
+    """The GPU of this process (torchrun gives each its own), else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@cache  # said once
+def attention_here(asked: str | None) -> str | None:
+    """`asked`, or sdpa and a line on stderr where flash attention is asked for and this machine has none."""
+    if asked != "flash_attention_2" or is_flash_attn_2_available():
+        return asked
+    print("model.attention=flash_attention_2: no GPU, or no package flash_attn; sdpa is used", file=sys.stderr)
+    return "sdpa"
 
 
 def load_tokenizer(name: str | Path) -> Any:

@@ -13,6 +13,12 @@ from curate.errors import UserError
 from curate.scoring.onednn import onednn_linears
 
 
+def opening(tokenizer: Any) -> list[int]:
+    """The start token where the tokeniser puts one before every text, as Llama's do, else nothing."""
+    start = tokenizer.bos_token_id
+    return [start] if start is not None and tokenizer("")["input_ids"][:1] == [start] else []
+
+
 def encode_joined(
     tokenizer: Any, prompts: Sequence[str], responses: Sequence[str], max_length: int
 ) -> list[tuple[list[int], list[int]]]:
@@ -25,13 +31,15 @@ def encode_joined(
         raise UserError("the tokenizer has no end token (eos_token); name one in its tokenizer_config.json")
     if not prompts:
         return []
+    start = opening(tokenizer)
+    max_length -= len(start)
     encoded = []
     before = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     after = tokenizer(list(responses), add_special_tokens=False)["input_ids"]
     for prompt, response in zip(before, after, strict=True):
         response = [*response, end]
         response = response[: max(max_length - len(prompt), min(len(response), max_length // 2))]
-        encoded.append((prompt[max(0, len(prompt) + len(response) - max_length) :], response))
+        encoded.append(([*start, *prompt[max(0, len(prompt) + len(response) - max_length) :]], response))
     return encoded
 
 

@@ -14,6 +14,7 @@ import torch
 
 from curate.diversity import entropy, text_measures
 from curate.microworld import OTHER, STYLES, style_of
+from train.batches import opening
 
 from .build import Suite
 from .config import GenerateConfig
@@ -77,7 +78,9 @@ def _continued(
 ) -> list[str]:
     device = next(model.parameters()).device
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
-    batch = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+    start = opening(tokenizer)
+    rows = [[*start, *row] for row in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+    batch = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
     tokenizer.padding_side = side
     ids = model.generate(
         input_ids=batch["input_ids"].to(device),

@@ -82,6 +82,22 @@ def test_encoding_cuts_response_right_and_prompt_left(tokenizer: Any) -> None:
     assert before[-1] == ids("recursion")
 
 
+def test_a_text_begins_as_its_tokeniser_begins_texts(tokenizer: Any) -> None:
+    from tokenizers import processors
+
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    start, ids = tokenizer.bos_token_id, tokenizer.convert_tokens_to_ids
+    tokenizer.backend_tokenizer.post_processor = None
+    [(before, _)] = encode_joined(tokenizer, ["explain recursion"], ["a function calls"], 10)
+    assert before == ids(["explain", "recursion"])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", start)]
+    )
+    [(before, after)] = encode_joined(tokenizer, ["explain recursion"], ["a " * 20], 10)
+    assert before == [start, *ids(["explain", "recursion"])]
+    assert len(before + after) == 10
+
+
 def test_batches_by_length() -> None:
     lengths = [3, 9, 4, 4, 9, 1, 30]
     batches = by_length(lengths, 20)

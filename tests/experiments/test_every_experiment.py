@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from experiments import campaign, claims, run
 from experiments.run import CONF
+from tests import miniatures
 from tests.stories import stories, write_stories
 
 pytestmark = pytest.mark.no_cover  # from the command line to the figures takes twice as long when lines are counted
@@ -106,7 +107,7 @@ def test_there_is_a_test_for_every_experiment():
     assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested | set(campaign.EXPERIMENTS)
 
 
-SHORT = ("superficial_alignment", "label_noise", "peft")  # every kind of block and claim; the others take minutes
+SHORT = ("label_noise", "peft")  # every kind of block and claim; the others take minutes
 LONG = [
     pytest.param(name, marks=pytest.mark.soak) for name in campaign.EXPERIMENTS if name not in (*SHORT, "judge_bias")
 ]
@@ -170,6 +171,27 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
     record = json.loads(next((tmp_path / "runs/tiny").glob("*/record.json")).read_text())
     assert record["data"]["set_aside"] == 1
     assert not list((tmp_path / "runs").rglob("*.bin"))
+
+
+def test_alpaca_gpu_runs(cli, tmp_path, companions, encoder):
+    miniatures.save(tmp_path / "model", "llama2_7b", ["<pad>", "<eos>", "<unk>", *WORDS])
+    code, _, err = cli(
+        "experiment=alpaca_gpu",
+        f"data.path={companions / 'alpaca' / 'alpaca_data.json'}",
+        "model=llama2_7b",
+        f"model.path={tmp_path / 'model'}",
+        f"model.reward.backbone={encoder}",
+        "experiment.pairs=1",
+        "training.lr=0.02",
+        "training.warmup=1",
+        "evaluation.must_move=false",  # six steps are too few for that
+        "training.max_length=64",
+    )
+    assert code == 0, err
+    judged = checked(tmp_path / "runs/tiny/reports/alpaca_gpu", {"full", "filtered", "random", "longest"}, 1)
+    assert len(judged) == 7 and all(entry["pairs"] == 1 for entry in judged)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs/tiny").glob("*/record.json")]
+    assert sorted(record["data"]["rows"] for record in records) == [36, 36, 36, 200]  # .1775 of 200
 
 
 def test_lima_judge_runs(cli, tmp_path, companions, tokenizer, make_model, stub):

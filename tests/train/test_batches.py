@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from train.batches import IGNORED, Row, collate, encode, response_logits, response_loss
+from train.batches import IGNORED, Row, collate, encode, opening, response_logits, response_loss
 
 ROWS = [Row("<q> w1 w2 <a>", "ok : w3"), Row("<q> w4 <a>", "ok : w5 w6 w7")]
 
@@ -21,6 +21,23 @@ def test_a_long_response_is_cut_from_the_right_and_a_long_prompt_from_the_left(t
     assert len(cut["input_ids"]) == 12 and cut["labels"][:3] == [IGNORED] * 3
     assert len(left["input_ids"]) == 12
     assert tokenizer.decode(left["input_ids"]).endswith("w39 ok : w3 <eos>")
+
+
+def test_a_text_begins_as_its_tokeniser_begins_texts(tokenizer):
+    from tokenizers import processors
+
+    assert opening(tokenizer) == []
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    assert opening(tokenizer) == []  # there is one, and no text begins with it
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", start)]
+    )
+    row = encode(tokenizer, ROWS, 64)[0]
+    ids = tokenizer.convert_tokens_to_ids(["<s>", "<q>", "w1", "w2", "<a>", "ok", ":", "w3", "<eos>"])
+    assert row == {"input_ids": ids, "labels": [IGNORED] * 5 + ids[5:]}
+    long = encode(tokenizer, [Row(" ".join(f"w{i}" for i in range(40)), "ok : w3")], 12)[0]["input_ids"]
+    assert len(long) == 12 and long[0] == start and tokenizer.decode(long).endswith("w39 ok : w3 <eos>")
 
 
 def test_padding_is_masked(tokenizer):
