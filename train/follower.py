@@ -4,6 +4,7 @@ They write nothing and evaluate nothing. Files that a run starts from must be vi
 """
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,14 +41,15 @@ def together(wanted: Call) -> Iterator[None]:
 def release() -> None:
     """Send the others home: there is nothing more to train."""
     if distributed.launched() > 1 and not distributed.out_of_step():
-        distributed.say(None)
+        with suppress(RuntimeError):  # they are gone already
+            distributed.say(None)
 
 
 def follow() -> int:
     """Take part in what the first process calls for until it has no more; returns the exit code."""
-    with suppress(KeyboardInterrupt):  # of which the first process tells
-        while (found := distributed.heard()) is not None:
-            take_part(found)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's to answer; torchrun ends the others
+    while (found := distributed.heard()) is not None:
+        take_part(found)
     return 0
 
 

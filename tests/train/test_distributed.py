@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.train import together
-from train import distributed
+from train import distributed, follower
 from train.batches import IGNORED
 
 # most of it happens in other processes, which are started once
@@ -68,6 +69,27 @@ def test_a_batch_or_an_order_that_cannot_be_shared_is_the_users_to_mend(one, two
 
 def test_what_the_others_are_not_called_to_is_trained_alone(two):
     assert len(two[0]["between"]["losses"]) == 12
+
+
+def test_a_follower_does_what_it_is_called_to_and_leaves_ctrl_c_to_the_first(monkeypatch):
+    calls, done = iter(["one", "two", None]), []
+    monkeypatch.setattr(distributed, "heard", lambda: next(calls))
+    monkeypatch.setattr(follower, "take_part", lambda wanted: done.append((wanted, signal.getsignal(signal.SIGINT))))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert follower.follow() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == [("one", signal.SIG_IGN), ("two", signal.SIG_IGN)]
+
+
+def test_those_who_are_gone_need_not_be_sent_home(monkeypatch):
+    def gone(value):
+        raise RuntimeError("connection closed by peer")
+
+    monkeypatch.setattr(distributed, "launched", lambda: 2)
+    monkeypatch.setattr(distributed, "say", gone)
+    follower.release()
 
 
 def test_every_row_is_somebodys(monkeypatch):
