@@ -78,6 +78,7 @@ def campaign(overrides: Sequence[str], console: Console, names: Sequence[str] = 
     plans = {name: planned(name, [o for o in overrides if o != "plan=only"]) for name in names}
     root = next(iter(plans.values()))[0].root
     wanted = {run_id for plan, _ in plans.values() for run_id in plan.configs}
+    store.set_aside(root, wanted)
     began, before, code = time.monotonic(), len(wanted & store.finished(root)), 0
     for number, (name, (plan, claims)) in enumerate(plans.items(), 1):
         done = len(wanted & store.finished(root))

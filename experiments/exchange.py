@@ -63,7 +63,7 @@ def _write_records(root: Path, run_ids: Iterable[str], path: Path) -> int:
         place = store.run_folder(root, run_id)
         record = store.read(place)
         if record is None:
-            raise UserError(f"{place}: its record is gone though a report names it; run the experiment again")
+            raise UserError(f"{place}: its record is gone or damaged; run the experiment again")
         config = (place / "config.yaml").read_text(encoding="utf-8")
         lines.append(store.canonical({"sha256": digest(record), "config": config, "record": record}, indent=None))
     _write(path, "".join(lines).encode())

@@ -5,17 +5,17 @@
                 items.parquet    per-item results
                 losses.csv       the training loss of every step
                 outputs.jsonl    what the tuned model says by itself; pairwise.jsonl: and how a judge compares it
+                SHA256SUMS       of all these files and the record, as `sha256sum -c` reads it
                 record.json      written last and atomically: its presence means done
                 failed.json      why there is no record
                 checkpoint.safetensors   where a long run goes on from, gone when it is done
+                record.json.corrupt    a record that was not what had been written; the run was done again
 <root>/cache/                    what runs share (base models, reward models, scores), by content
 
-    python -m experiments.store export FOLDER [EXPERIMENT ...]     finished runs and reports, in compact form
-    python -m experiments.store import FOLDER                      takes them up here; what is there stays
-
-Both take store.root=FOLDER (default runs).
+`python -m experiments.store --help` says what can be done with it; see store_cli.py.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from experiments import UserError, command_line
 
 SECRET = re.compile(r"(?<![a-z])(api)?key(?![a-z])|token(?!s|i)|secret|passw(or)?d|credential", re.IGNORECASE)
 CHECKPOINT = "checkpoint.safetensors"
 RESERVED = {"cache", "reports", "wandb"}  # folders of the store that are no runs
+RECORD, SUMS, CORRUPT = "record.json", "SHA256SUMS", "record.json.corrupt"
+SUMMED = ("config.yaml", "items.parquet", "losses.csv", "metrics.jsonl", "outputs.jsonl", "pairwise.jsonl")
 
 
 # --- text and files -------------------------------------------------------------------------------------------------
@@ -107,10 +109,13 @@ def lock(folder: Path) -> FileLock:
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> Path:
-    """Make `folder` ready for a run: of an earlier attempt its checkpoint is left, `config.yaml` says what is asked."""
+    """Make `folder` ready for a run: of an earlier attempt its checkpoint is left, `config.yaml` says what is asked.
+
+    A record that was set aside stays, as evidence.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        if path.name not in (".lock", CHECKPOINT):
+        if path.name not in (".lock", CHECKPOINT, CORRUPT):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_atomic(folder / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True))
     return folder
@@ -150,9 +155,26 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def finish(folder: Path, record: dict[str, Any]) -> None:
-    """Write `record.json`: from here on the run is done."""
-    write_atomic(folder / "record.json", canonical(record))
+    """Write `record.json`: from here on the run is done. What it and the files beside it were is kept as hashes."""
+    text = canonical(record)
+    sums = {name: sha256((folder / name).read_bytes()) for name in SUMMED if (folder / name).exists()}
+    sums[RECORD] = sha256(text.encode())
+    write_atomic(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    write_atomic(folder / RECORD, text)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 when the run was finished; nothing for a run from before there were any."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def fail(folder: Path, run_id: str, error: str, step: int | None = None, trace: str | None = None) -> None:
@@ -161,18 +183,47 @@ def fail(folder: Path, run_id: str, error: str, step: int | None = None, trace: 
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The record of a finished run, else None."""
+    """The record of a finished run, else None. A damaged one is none: see `set_aside`."""
     try:
-        return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        data = (folder / RECORD).read_bytes()
     except FileNotFoundError:
         return None
+    return None if damage(folder, data) else json.loads(data)
+
+
+def damage(folder: Path, data: bytes) -> str | None:
+    """What is wrong with the bytes of a record: they must be those that were written, or JSON where no hash is kept."""
+    if (written := sums(folder).get(RECORD)) is not None:
+        return None if sha256(data) == written else f"{RECORD} is not what was written (its SHA-256 is another)"
+    try:
+        whole = isinstance(json.loads(data), dict)
+    except ValueError:
+        whole = False
+    return None if whole else f"{RECORD} is not whole"
+
+
+def set_aside(root: Path | str, run_ids: Iterable[str]) -> dict[str, str]:
+    """Rename the damaged records among those of `run_ids`, so that these runs count as not done; run id -> damage."""
+    found = {}
+    for run_id in run_ids:
+        folder = run_folder(root, run_id)
+        try:
+            if not damage(folder, (folder / RECORD).read_bytes()):
+                continue
+            with lock(folder).acquire(timeout=0):  # and once more: another process may have done the run again
+                if reason := damage(folder, (folder / RECORD).read_bytes()):
+                    os.replace(folder / RECORD, folder / CORRUPT)
+                    found[run_id] = reason
+        except (FileNotFoundError, Timeout):
+            continue  # not done, or being done
+    return found
 
 
 def failure(folder: Path) -> dict[str, Any] | None:
     """What `fail` wrote, else None."""
     try:
         return json.loads((folder / "failed.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -181,9 +232,7 @@ def finished(root: Path | str) -> set[str]:
     if not Path(root).is_dir():
         return set()
     with os.scandir(root) as entries:
-        return {
-            e.name for e in entries if e.name not in RESERVED and os.path.exists(os.path.join(e.path, "record.json"))
-        }
+        return {e.name for e in entries if e.name not in RESERVED and os.path.exists(os.path.join(e.path, RECORD))}
 
 
 def records(root: Path | str, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -218,23 +267,10 @@ def cached_folder(path: Path, build: Callable[[Path], None]) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line above; returns the exit code."""
-    from experiments import exchange
+    """`store_cli.main`, under the name that one would look for; returns the exit code."""
+    from experiments import store_cli
 
-    given = [argument for argument in arguments if argument.startswith("store.root=")]
-    root = Path(given[-1].removeprefix("store.root=") if given else "runs")
-    match [argument for argument in arguments if argument not in given]:
-        case ["export", folder, *names]:
-            for name, runs in exchange.export(root, Path(folder), names).items():
-                print(f"{name}: {runs} runs")
-            return 0
-        case ["import", folder]:
-            taken, known = exchange.take_in(root, Path(folder))
-            print(f"{taken} runs taken into {root}, {known} were there already")
-            return 0
-        case _:
-            print(__doc__)
-            return 2
+    return store_cli.main(arguments)
 
 
 if __name__ == "__main__":

@@ -85,13 +85,19 @@ def runs_table(
         found = [("end", "run", "done", float(record is not None), None, None)]
         if record is not None:
             target = _target(cell, references.get(_unit(cell), []), records, best)
-            found += [*_metrics(record), *_facts(record), *_time_to(record, target, best), *_gain_rate(record, best)]
-        rows += [{**identity, **dict(zip(MEASURE, numbers, strict=True))} for numbers in found]
+            found += [*numbers(record), *_time_to(record, target, best), *_gain_rate(record, best)]
+        rows += [{**identity, **dict(zip(MEASURE, row, strict=True))} for row in found]
     return pd.DataFrame(rows, columns=[*IDENTITY, *MEASURE, *levels])
 
 
 def _unit(cell: Cell) -> Unit:
     return cell.seeds.get("pair"), cell.seeds.get("base")
+
+
+def numbers(record: Mapping[str, Any]) -> Iterable[tuple]:
+    """What one record says by itself, as tuples of `MEASURE`."""
+    yield from _metrics(record)
+    yield from _facts(record)
 
 
 def _metrics(record: Mapping[str, Any]) -> Iterable[tuple]:

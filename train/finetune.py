@@ -153,8 +153,9 @@ def finetune(
             resumed = _resume(found, trainer, points, Path(nowhere))
             checkpoint.restore(found[0]["kept"])
         model.config.use_cache = False
-        with _stop_after_the_batch(checkpoint is not None) as asked:
-            if checkpoint and distributed.rank() == 0:
+        writes = checkpoint is not None and distributed.rank() == 0
+        with _stop_after_the_batch(writes) as asked:
+            if checkpoint and writes:
                 trainer.add_callback(_Checkpoints(trainer, points, checkpoint, asked))  # after the points: they count
             trainer.train(resume_from_checkpoint=resumed)
     release()

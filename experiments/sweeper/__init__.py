@@ -52,6 +52,8 @@ class PairedSweeper(Sweeper):
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
         claims = _claims(plan, experiment.claims)
         store.check_writable(plan.root)
+        for run_id, reason in store.set_aside(plan.root, plan.configs).items():
+            console.print(f"{run_id}: {reason}; set aside as {store.CORRUPT}, to be run again")
         done = store.finished(plan.root)
         missing = [run_id for run_id in plan.configs if run_id not in done]
         jobs = self._jobs()

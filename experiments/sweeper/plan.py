@@ -5,6 +5,7 @@ set afterwards, in which order Hydra does it too. Ten thousand cells take second
 """
 
 import copy
+import heapq
 import json
 import time
 from collections.abc import Iterable
@@ -228,12 +229,17 @@ def _estimate(plan: Plan, missing: list[str], jobs: int, bases: int) -> str:
 def _history(root: Path, config: Config) -> tuple[float | None, str]:
     """Mean seconds of the newest finished runs with the same model, training and evaluation."""
     like = {key: config.model_dump(mode="json")[key] for key in ("model", "training", "evaluation")}
-    newest = sorted(store.finished(root), key=lambda i: (root / i / "record.json").stat().st_mtime, reverse=True)[:20]
+    newest = heapq.nlargest(20, store.finished(root), key=lambda i: (root / i / store.RECORD).stat().st_mtime)
     seconds = []
     for name in newest:
-        record, text = store.read(root / name), (root / name / "config.yaml").read_text(encoding="utf-8")
-        earlier = yaml.load(text, yaml.CSafeLoader)
-        if record and all(earlier.get(key) == store.redact(value) for key, value in like.items()):
+        record = store.read(root / name)
+        try:
+            earlier = yaml.load((root / name / "config.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # of no use here; `store verify` names it
+        if not (record and isinstance(earlier, dict)):
+            continue
+        if all(earlier.get(key) == store.redact(value) for key, value in like.items()):
             cost = record["cost"]
             seconds.append(sum(cost.get(key) or 0 for key in ("score_s", "select_s", "train_s", "eval_s")))
     return (float(np.mean(seconds)), f"mean of the last {_count(len(seconds), 'run')} here") if seconds else (None, "")

@@ -52,6 +52,21 @@ def test_an_experiment_runs_reports_and_leaves_nothing_but_its_store(cli, tmp_pa
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {*runs_of("runs"), "reports"}
 
 
+def test_a_damaged_record_is_set_aside_and_run_again(cli):
+    cli(*TWO_ARMS)
+    first, second, *_ = runs_of("runs")
+    whole = Path(f"runs/{first}/record.json").read_bytes()
+    Path(f"runs/{first}/record.json").write_bytes(whole[:-20])
+    Path(f"runs/{second}/config.yaml").write_text("a: [")  # of no use to the estimate of minutes, and no harm
+    code, out, _ = cli(*TWO_ARMS, "plan=only")
+    assert code == 0
+    assert f"{first}: record.json is not what was written" in out and "set aside as record.json.corrupt" in out
+    assert "3 done, 1 to do" in out
+    code, out, _ = cli(*TWO_ARMS)
+    assert code == 0 and len(runs_of("runs")) == 4
+    assert Path(f"runs/{first}/record.json.corrupt").read_bytes() == whole[:-20]
+
+
 def test_a_rerun_does_no_work(cli, monkeypatch):
     cli(*TWO_ARMS)
     monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("trained again"))
