@@ -58,8 +58,9 @@ def runs(root: Path) -> list[Run]:
     keys = lru_cache(maxsize=None)(json.loads)  # few different lists of keys, many runs
     found = []
     for name in sorted(entries):
-        names, values, *rest = json.loads(entries[name])
-        found.append(Run(name, *rest, dict(zip(keys(names), values, strict=True))))
+        names, values, status, changed, primary, best, end, minutes = json.loads(entries[name])
+        config = dict(zip(keys(names), values, strict=True))
+        found.append(Run(name, status, changed, primary, best, end, minutes, config))
     return found
 
 
