@@ -79,9 +79,7 @@ def check(config: DictConfig) -> Job:
         if cache is None:
             raise UserError("cache=null: the scores of shards meet there; name a folder")
         if any(one.kind == "judge" for one in scorer.models()):
-            raise UserError(
-                f"shards={shards}: one process asks a judge, and keeps its max_cost; leave it at 1"
-            )
+            raise UserError(f"shards={shards}: one process asks a judge, and keeps its max_cost; leave it at 1")
     return Job(
         **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=bool(values["out"]["audit"]),
         encoder=values["out"]["encoder"],

@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,7 @@ def run_jobs(
         what = f"{len(jobs)} job{'s' * (len(jobs) > 1)} ({jobs[0].job_id.split('_')[0]})"
         say(f"{name}: {what} for {sum(len(one.tasks) for one in wave)} tasks; logs in {folder}")
         try:
-            ended += _gather(jobs, wave, partial(progress or _silent, total=len(chunks)), before=len(ended))
+            ended += _gather(jobs, wave, progress or _silent, len(ended), len(chunks))
         except BaseException:
             subprocess.run(["scancel", *{job.job_id.split("_")[0] for job in jobs}], capture_output=True, check=False)
             say(f"{name}: {what} cancelled where not over")
@@ -204,9 +203,9 @@ def _silent(done: int, total: int) -> None:
 
 
 def _gather(
-    jobs: Sequence[Any], chunks: Sequence[Chunk], over: Callable[[int], None], before: int
+    jobs: Sequence[Any], chunks: Sequence[Chunk], progress: Callable[[int, int], None], before: int, total: int
 ) -> list[list[Ended]]:
-    """Wait for all jobs, saying how many are over, those `before` included; what became of the tasks of each."""
+    """Wait for all jobs; what became of the tasks of each. `progress` gets how many of `total` jobs are over."""
     found: dict[int, list[Ended]] = {}
     since: dict[int, float] = {}  # when a job was first seen to be over without a result
     while True:
@@ -222,7 +221,7 @@ def _gather(
                     since.pop(at, None)
                 elif time.monotonic() - since.setdefault(at, time.monotonic()) > _GRACE_S:
                     found[at] = _of_death(_why(job, state), state, chunk)
-        over(before + len(found))
+        progress(before + len(found), total)
         if len(found) == len(jobs):
             return [found[at] for at in range(len(jobs))]
         time.sleep(_POLL_S)

@@ -35,7 +35,7 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 JobRequeue=1
 ReturnToService=2
-KillWait=5
+KillWait=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
