@@ -52,7 +52,7 @@ def score_shards(
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(mkdtemp(prefix="shards-", dir=folder))
     try:
-        tasks = []
+        tasks: list[tuple] = []
         for key, rows in missing.items():
             for share in shares(rows, shards):
                 path = work / f"{len(tasks)}.parquet"
