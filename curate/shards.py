@@ -59,14 +59,18 @@ def score_shards(
                 _write(path, pool, share)
                 tasks.append((path, scorer, seed, dict(template), cache.resolve(), key))
         print(f"scoring {sum(map(len, missing.values()))} rows in {len(tasks)} shards", file=sys.stderr)
-        if cluster is None:
-            errors = Parallel(n_jobs=min(processes, len(tasks)))(delayed(score_shard)(*task) for task in tasks)
-        else:
-            with progress("scoring shards") as report:
+        with progress("scoring shards") as report:
+            if cluster is None:
+                side_by_side = Parallel(n_jobs=min(processes, len(tasks)), return_as="generator")
+                errors: list[str | None] = []
+                for error in side_by_side(delayed(score_shard)(*task) for task in tasks):
+                    errors.append(error)
+                    report(len(errors), len(tasks))
+            else:
                 ended = run_jobs(
                     score_shard, tasks, cluster, folder, name="curate", per_job=1, say=_say, progress=report
                 )
-            errors = [one.reason or one.value for one in ended]
+                errors = [one.reason or one.value for one in ended]
     except TerminatedWorkerError:
         raise UserError(
             f"shards={shards}: a process was killed (out of memory?); scores so far are kept; go on with fewer side by"

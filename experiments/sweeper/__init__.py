@@ -111,7 +111,9 @@ class PairedSweeper(Sweeper):
                 batch, began = batches.pop(0), time.time()
                 try:
                     outcomes |= self._launch(plan, batch)
-                except TerminatedWorkerError:
+                except Exception as error:
+                    if not killed(error):
+                        raise
                     # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
                     # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
                     over, begun = self._after_death(plan, batch, began)
@@ -233,6 +235,11 @@ def interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def killed(error: Exception) -> bool:
+    """Whether a launcher gave up because a process of its own was killed: joblib's error, or one of Ray's."""
+    return isinstance(error, TerminatedWorkerError) or type(error).__module__.startswith("ray.")
 
 
 def command() -> str:
