@@ -136,12 +136,11 @@ def test_a_job_out_of_requeues_loses_the_run_in_hand_and_no_other(slurm, tmp_pat
 
 
 def test_a_time_limit_shorter_than_the_work_only_makes_it_longer(slurm, tmp_path):
-    arguments = (*ONE_JOB, "cluster.minutes=1", "cluster.signal_s=15", "experiment.pairs=2")
-    process = start(tmp_path, *arguments, FAKE_SECONDS="20")
+    process = start(tmp_path, *ONE_JOB, "cluster.minutes=1", "cluster.signal_s=15", FAKE_SECONDS="10")
     wait_for(process, lambda: "Requeued job" in logs(tmp_path / "runs"), 200)
     code, out, err = ended(process, 400)
     assert (code, err) == (0, ""), out
-    assert len(records(tmp_path / "runs")) == 4
+    assert len(records(tmp_path / "runs")) == 6
 
 
 def test_a_run_whose_process_is_killed_fails_alone(slurm, tmp_path):
