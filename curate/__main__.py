@@ -3,6 +3,7 @@
 python -m curate data.path=IN.json scorer=length selection=top_k selection.k=9000 out.path=OUT.json
 python -m curate data.path=IN.json scorer=reward_model scorer.model=OpenAssistant/reward-model-deberta-v3-large-v2 \
     selection=threshold selection.threshold=1.5 out.path=OUT.jsonl out.rejected=REJECTED.jsonl
+python -m curate ... shards=64 launcher=slurm          the rows are scored in 64 jobs; the output is the same
 """
 
 import os
@@ -13,11 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from joblib import effective_n_jobs
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from curate.cluster import cluster_config
 from curate.config import (
     DataConfig,
     DecontaminateConfig,
@@ -68,11 +72,31 @@ def check(config: DictConfig) -> Job:
     imported = None if values["score"]["import"] is None else Path(str(values["score"]["import"]))
     check_imported(imported)
     cache = None if values["cache"] is None else Path(str(values["cache"]))
+    cluster, shards = cluster_config(values["cluster"]), values["shards"]
+    if not isinstance(shards, int) or shards < 1:
+        raise UserError(f"shards={shards}: choose a whole number from 1 on")
+    if shards > 1 or cluster:
+        if cache is None:
+            raise UserError("cache=null: the scores of shards meet there; name a folder")
+        if any(one.kind == "judge" for one in scorer.models()):
+            raise UserError(f"shards={shards}: one process asks a judge, and keeps its max_cost; leave it at 1")
     return Job(
         **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=bool(values["out"]["audit"]),
         encoder=values["out"]["encoder"],
         imported=imported, cache=cache, seed=values["seed"],
+        shards=shards, processes=_processes(), cluster=cluster,
     )  # fmt: skip
+
+
+def _processes() -> int:
+    """How many processes `launcher` has side by side on this machine."""
+    if not HydraConfig.initialized():
+        return 1
+    hydra_config = HydraConfig.get()
+    if (launcher := hydra_config.runtime.choices.get("launcher")) == "ray":
+        raise UserError(f"launcher={launcher}: curation has no use for it; choose serial, local or slurm")
+    n_jobs = hydra_config.launcher.get("n_jobs")
+    return effective_n_jobs(n_jobs) if n_jobs else 1
 
 
 def _group(kind: type[Group], name: str, values: dict[str, Any]) -> Group:

@@ -75,10 +75,11 @@ def make_pool(rows: Iterable[Mapping[str, Any]], source: str) -> Dataset:
         said = zip(columns["instruction"], columns["input"], columns["output"], strict=True)
         columns["id"] = [known or digest(*texts) for known, texts in zip(columns["id"], said, strict=True)]
         tables.append(pyarrow.Table.from_pydict(columns, schema=schema))
-    return _dataset(pyarrow.concat_tables(tables) if tables else schema.empty_table())
+    return pool_of(pyarrow.concat_tables(tables) if tables else schema.empty_table())
 
 
-def _dataset(table: pyarrow.Table) -> Dataset:
+def pool_of(table: pyarrow.Table) -> Dataset:
+    """The pool that holds a table of the columns of `FEATURES`."""
     # without a fingerprint, one is made from all of the table
     info, fingerprint = DatasetInfo(features=FEATURES), generate_random_fingerprint()
     return Dataset(InMemoryTable(table), info=info, fingerprint=fingerprint)
@@ -109,7 +110,7 @@ def take(pool: Dataset, rows: np.ndarray) -> Dataset:
         inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(batch))]
         parts.append(batch.take(pyarrow.array(inside - start, pyarrow.int64())))
         start += len(batch)
-    return _dataset(pyarrow.Table.from_batches(parts, FEATURES.arrow_schema))
+    return pool_of(pyarrow.Table.from_batches(parts, FEATURES.arrow_schema))
 
 
 def replace(pool: Dataset, **columns: list[Any] | pyarrow.Array) -> Dataset:
@@ -118,7 +119,7 @@ def replace(pool: Dataset, **columns: list[Any] | pyarrow.Array) -> Dataset:
     for name, values in columns.items():
         at = table.column_names.index(name)
         table = table.set_column(at, table.schema.field(at), _array(values, table.schema.field(at).type))
-    return _dataset(table)
+    return pool_of(table)
 
 
 def _array(values: list[Any] | pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:

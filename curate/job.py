@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow
 from datasets import Dataset
 
+from curate.cluster import ClusterConfig
 from curate.config import (
     DataConfig,
     DecontaminateConfig,
@@ -55,6 +56,9 @@ class Job:
     imported: Path | None
     cache: Path | None
     seed: int
+    shards: int = 1
+    processes: int = 1  # shards that are scored side by side on this machine
+    cluster: ClusterConfig | None = None  # or where else
 
 
 def curate(job: Job) -> str:
@@ -140,6 +144,13 @@ def _scores(pool: Dataset, job: Job) -> Scores:
         from curate.scoring.known import known_scores
 
         known = known_scores(job.imported, pool)
+    if job.cache is not None and (job.shards > 1 or job.cluster is not None):
+        from curate.shards import score_shards
+
+        score_shards(
+            pool, job.scorer, seed=job.seed, template=job.data.template, cache=job.cache, shards=job.shards,
+            processes=job.processes, cluster=job.cluster,
+        )  # fmt: skip
     with progress("scoring") as report:
         found = score(
             pool, job.scorer, seed=job.seed, template=job.data.template, cache=job.cache, known=known, progress=report

@@ -221,10 +221,8 @@ def pairs_sources(config: Config) -> list[str]:
 
 def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:
     """Build the distinct base models of `configs`, then their reward models, `jobs` at a time, saying how it goes."""
-    bases = {str(base_folder(c)): c for c in configs if c.model.kind != "hf" and not base_folder(c).is_dir()}
-    rewards = {str(reward_folder(c)): c for c in configs if trains_reward_model(c) and not reward_folder(c).is_dir()}
     # all bases first: a reward model whose base is still at work waits for it, while its neighbours are built
-    tasks = [(build_base, c) for c in bases.values()] + [(build_reward, c) for c in rewards.values()]
+    tasks = [task for stage in stages(configs) for task in stage]
     if not tasks:
         return
     folder = _models(configs[0]) / "progress"
@@ -243,6 +241,13 @@ def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None
     finally:
         done.set()
         reader.join()
+
+
+def stages(configs: Sequence[Config]) -> list[list[tuple[Callable[..., Path], Config]]]:
+    """What is not there yet and how it is built: the distinct base models, then the reward models on top of them."""
+    bases = {str(base_folder(c)): c for c in configs if c.model.kind != "hf" and not base_folder(c).is_dir()}
+    rewards = {str(reward_folder(c)): c for c in configs if trains_reward_model(c) and not reward_folder(c).is_dir()}
+    return [[(build_base, c) for c in bases.values()], [(build_reward, c) for c in rewards.values()]]
 
 
 def _read_out(files: list[Path], done: threading.Event, progress: Callable[[str], None]) -> None:

@@ -10,7 +10,8 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +61,36 @@ Portions = Iterator[list[int]]
 Found = dict[str, tuple[float | None, str | None, float, int, float]]  # key -> score, reason, seconds, tokens, dollars
 
 
+Listed = dict[str, list[int]]  # scorer key -> rows that have no score yet, in the order in which they are computed
+_restricted: ContextVar[tuple[str | None, Listed] | None] = ContextVar("restricted", default=None)
+
+
+@contextmanager
+def restricted(scorer_key: str | None = None) -> Iterator[Listed]:
+    """While entered, only what is kept under `scorer_key` is computed; the rows that others miss are listed."""
+    listed: Listed = {}
+    token = _restricted.set((scorer_key, listed))
+    try:
+        yield listed
+    finally:
+        _restricted.reset(token)
+
+
+def is_restricted() -> bool:
+    """Whether only one scorer's rows are asked for, so that what is measured between rows would be for nothing."""
+    return _restricted.get() is not None
+
+
+def shares(rows: Sequence[int], shards: int) -> list[list[int]]:
+    """Rows in the order in which they are computed, dealt to at most `shards` processes portion by portion.
+
+    Each process makes the same portions of its share as one process would of all rows, and hence the same batches: not
+    even rounding tells how many there were.
+    """
+    portions = [rows[start : start + _PORTION] for start in range(0, len(rows), _PORTION)]
+    return [[row for portion in portions[at::shards] for row in portion] for at in range(min(shards, len(portions)))]
+
+
 def cached_scores(
     cache: Path | None,
     scorer_key: str,
@@ -90,9 +121,13 @@ def cached_scores(
             found |= {key: (value, None, 0.0, 0, 0.0) for key, value in (known or {}).items() if key in first}
             missing = sorted(row for key, row in first.items() if key not in found)
             computed = 0
-            if missing:
-                if sizes is not None:
-                    missing.sort(key=lambda row: -sizes[row])
+            if sizes is not None:
+                missing.sort(key=lambda row: -sizes[row])
+            only = _restricted.get()
+            if missing and only is not None and only[0] != scorer_key:
+                only[1][scorer_key] = missing
+                found |= {keys[row]: (None, None, 0.0, 0, 0.0) for row in missing}
+            elif missing:
                 if before is not None:
                     before(missing, sum(entry[4] for entry in found.values()))
                 with (

@@ -14,7 +14,7 @@ from curate.config import ScorerConfig
 from curate.errors import UserError
 from curate.example import column, load_pool
 from curate.progress import Progress
-from curate.scoring.cache import Scores
+from curate.scoring.cache import Scores, is_restricted
 from curate.writing import atomic
 
 _CHUNK = 2048  # texts that are kept together in the cache: what an interruption can lose
@@ -114,6 +114,8 @@ def closeness(
 
     `scorer.neighbours` rows are the nearest ones.
     """
+    if is_restricted():
+        return Scores(np.full(len(pool), np.nan), 0.0, 0)
     started = perf_counter()
     rows = embed(row_texts(pool), encoder, max_length=scorer.max_length, cache=cache, progress=progress)
     if scorer.target is None:

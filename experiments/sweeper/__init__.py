@@ -19,9 +19,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments import UserError, claim_files, store, workers
+from curate.cluster import check_cluster, cluster_config
+from experiments import UserError, claim_files, cluster, store, workers
 from experiments.claim_files import Claim
-from experiments.config import ExperimentConfig, validate_experiment
+from experiments.config import ExperimentConfig, plain, validate_experiment
 from experiments.table import Best, cells_frame
 
 ConfigStore.instance().store(
@@ -49,6 +50,7 @@ class PairedSweeper(Sweeper):
         if self.config.plan not in PLANS:
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         experiment = validate_experiment(self.config)
+        self.cluster = cluster_config(plain(self.config).get("cluster"))
         plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
         claims = _claims(plan, experiment.claims)
         store.check_writable(plan.root)
@@ -57,7 +59,8 @@ class PairedSweeper(Sweeper):
         done = store.finished(plan.root)
         missing = [run_id for run_id in plan.configs if run_id not in done]
         jobs = self._jobs()
-        console.print(describe(plan, missing, jobs, experiment.name))
+        at_once = self.cluster.jobs_at_once if self.cluster else jobs
+        console.print(describe(plan, missing, at_once, experiment.name))
         if self.config.plan == "only":
             self._power(plan, claims, jobs, console)
             return
@@ -97,7 +100,12 @@ class PairedSweeper(Sweeper):
         from experiments import prepare
 
         workers.own_workers()
-        prepare.prepare([plan.configs[run_id] for run_id in missing], jobs, console.print)
+        configs = [plan.configs[run_id] for run_id in missing]
+        if self.cluster:
+            check_cluster()
+            cluster.prepare(configs, self.cluster, console.print)
+        else:
+            prepare.prepare(configs, jobs, console.print)
         with Monitor(plan, missing, console):
             outcomes = self._launch_all(plan, missing)
             for _ in range(plan.configs[missing[0]].survival.retries):
@@ -117,7 +125,9 @@ class PairedSweeper(Sweeper):
             batch, began = batches.pop(0), time.time()
             try:
                 outcomes |= self._launch(plan, batch)
-            except TerminatedWorkerError:
+            except Exception as error:
+                if not killed(error):
+                    raise
                 # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
                 # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
                 over, begun = self._after_death(plan, batch, began)
@@ -129,6 +139,11 @@ class PairedSweeper(Sweeper):
     def _launch(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
         assert self.hydra_context is not None
         assert self.config is not None
+        if self.cluster:
+            from experiments import run
+
+            experiment, configs = validate_experiment(self.config), {run_id: plan.configs[run_id] for run_id in run_ids}
+            return cluster.launch(configs, self.cluster, run.execute, experiment.name, experiment.claims, print)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
@@ -235,6 +250,11 @@ def interrupted(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def killed(error: Exception) -> bool:
+    """Whether a launcher gave up because a process of its own was killed: joblib's error, or one of Ray's."""
+    return isinstance(error, TerminatedWorkerError) or type(error).__module__.startswith("ray.")
 
 
 def command() -> str:

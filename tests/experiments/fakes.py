@@ -14,7 +14,7 @@ from pathlib import Path
 if os.environ.get("FAKE_PROCESS"):  # a process of its own need not spend seconds on importing what is replaced
     sys.modules |= {name: types.ModuleType(name) for name in ("experiments.pipeline", "experiments.report")}
 
-from experiments import pipeline, prepare, report, run, store
+from experiments import cluster, pipeline, prepare, report, run, store
 from experiments.config import run_id
 
 
@@ -49,6 +49,7 @@ def install(put=setattr) -> None:
     """Put the stand-ins in their places, with `put(module, name, value)`."""
     put(pipeline, "run", fake_run)
     put(prepare, "prepare", lambda configs, jobs, progress: progress(f"preparing {len(configs)}"))
+    put(cluster, "prepare", lambda configs, settings, say: say(f"preparing {len(configs)}"))
     put(report, "build", fake_build)
     put(report, "arm_table", lambda *_, **__: "the arms")
     put(report, "claim_table", lambda *_, **__: "the claims")
