@@ -5,6 +5,7 @@ into the queue and goes on with the task in hand. One that ends without a result
 lost) takes no other with it: its tasks come back with the reason. All nodes see the folder that the jobs are kept in.
 """
 
+import io
 import os
 import pickle
 import re
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,7 +192,7 @@ def _submit(chunks: Sequence[Chunk], settings: ClusterConfig, folder: Path, name
         asked["gpus_per_node"] = settings.gpus
     executor.update_parameters(**asked)
     try:
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # sbatch's complaint is said once, below
             jobs = [executor.submit(chunk) for chunk in chunks]
     except (FailedJobError, FailedSubmissionError) as error:
         reason = " ".join(str(error).split())

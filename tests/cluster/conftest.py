@@ -3,6 +3,7 @@ import importlib.util
 import pytest
 
 from tests.cluster import engine
+from tests.curate.conftest import reward_model_folder, tokenizer  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="session")
@@ -14,4 +15,5 @@ def slurm():
         pytest.fail("submitit is not installed: pip install -e '.[cluster]'")
     with engine.slurm() as folder:
         yield folder
-        print((folder / "slurmctld.log").read_text()[-6000:])
+        lines = (folder / "slurmctld.log").read_text().splitlines()
+        print("\n".join(line for line in lines if "Job" in line and "error" not in line))
