@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from curate.cluster import Ended, cluster_config
-from experiments import cluster, run, store
+from experiments import cluster, run, store, workers
 from experiments.config import plain, run_id
 from tests.experiments import fakes
 
@@ -47,7 +47,7 @@ def test_a_run_its_job_took_down_is_failed_and_those_behind_it_are_tried_again(l
     first = [Ended({"error": None}), Ended(reason=dead), *[Ended(reason=dead, begun=False, again=True)] * 2]
     ids, outcomes, given = launched(4, first, [Ended({"error": None})] * 2)
     assert given == [ids, ids[2:]]
-    assert outcomes[ids[1]] == {"run_id": ids[1], "error": dead, "mistake": False}
+    assert outcomes[ids[1]] == workers.outcome(ids[1], dead, certain=True)
     assert store.failure(tmp_path / ids[1])["error"] == dead
     assert [outcomes[i]["error"] for i in (ids[0], *ids[2:])] == [None] * 3
 
