@@ -93,11 +93,11 @@ class Chunk:
 
     def checkpoint(self) -> Any:
         """What submitit calls when SLURM signals: what the job does when it is started again."""
-        from submitit.helpers import DelayedSubmission
-
         self.requeues -= 1
         if self.requeues < 0:
             raise _OutOfRequeues
+        from submitit.helpers import DelayedSubmission
+
         return DelayedSubmission(self)
 
 
