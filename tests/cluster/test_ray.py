@@ -11,7 +11,7 @@ pytestmark = pytest.mark.cluster
 
 def test_a_sweep_on_ray_and_a_run_whose_process_is_killed(tmp_path):
     if importlib.util.find_spec("ray") is None:
-        pytest.fail("ray is not installed: pip install -e '.[ray]'")
+        pytest.fail("ray is not installed: pip install -c constraints-ray.txt -e '.[ray]'")
     arguments = ("experiment=quickstart", "arm=full,random", "experiment.pairs=2", "tracking=none", "launcher=ray")
     code, out, err = ended(start(tmp_path, *arguments, FAKE_DEATH="random:1"))
     assert code == 1, out + err

@@ -34,12 +34,18 @@ def start(folder, *arguments, module="tests.experiments.fakes", **environment):
 
 
 def ended(process, seconds=300):
-    """Exit code, stdout and stderr. Jobs that were requeued are not left to wait for the two minutes that SLURM has."""
-    deadline = time.monotonic() + seconds
+    """Exit code, stdout and stderr.
+
+    A job that was requeued waits for three seconds and not for SLURM's two minutes; started again in the same second,
+    its credential would be revoked.
+    """
+    deadline, seen = time.monotonic() + seconds, {}
     while process.poll() is None and time.monotonic() < deadline:
         for line in said("squeue", "--noheader", "--states=pending", "--format=%i %r").splitlines():
-            if line.endswith("BeginTime"):
-                subprocess.run(["scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now"], check=False)
+            waiting = line.split()[0]
+            if line.endswith("BeginTime") and time.monotonic() - seen.setdefault(waiting, time.monotonic()) > 3:
+                subprocess.run(["scontrol", "update", f"JobId={waiting}", "StartTime=now"], check=False)
+                del seen[waiting]
         time.sleep(0.2)
     out, err = process.communicate(timeout=1)
     return process.returncode, out, err
