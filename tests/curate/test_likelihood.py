@@ -1,5 +1,6 @@
 """The likelihood of a response: batches change nothing, and it is what it says."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def test_encoding_cuts_response_right_and_prompt_left(tokenizer: Any) -> None:
 def test_a_text_begins_as_its_tokeniser_begins_texts(tokenizer: Any) -> None:
     from tokenizers import processors
 
+    tokenizer = copy.deepcopy(tokenizer)  # all tests share the fixture
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     start, ids = tokenizer.bos_token_id, tokenizer.convert_tokens_to_ids
     tokenizer.backend_tokenizer.post_processor = None
