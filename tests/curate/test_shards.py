@@ -90,6 +90,7 @@ def curate(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.soak  # five processes
 def test_shards_side_by_side_write_the_bytes_of_one_process(tmp_path: Path, reward_model_folder: Path) -> None:
     (tmp_path / "in.json").write_text(json.dumps(ROWS))
     model = ("scorer=reward_model", f"scorer.model={reward_model_folder}")

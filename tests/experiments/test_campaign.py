@@ -17,6 +17,7 @@ def console():
     return Console(file=io.StringIO(), width=200)
 
 
+@pytest.mark.soak  # a thousand configs
 def test_every_experiment_of_the_campaign_is_planned_and_its_claims_can_be_decided(tmp_path):
     ids, named = set(), []
     for name in campaign.EXPERIMENTS:

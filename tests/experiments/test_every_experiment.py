@@ -173,6 +173,7 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
     assert not list((tmp_path / "runs").rglob("*.bin"))
 
 
+@pytest.mark.soak  # alpaca_smoke goes the same way
 def test_alpaca_gpu_runs(cli, tmp_path, companions, encoder):
     miniatures.save(tmp_path / "model", "llama2_7b", ["<pad>", "<eos>", "<unk>", *WORDS])
     code, _, err = cli(
@@ -233,6 +234,7 @@ def test_lima_judge_runs(cli, tmp_path, companions, tokenizer, make_model, stub)
     assert [json.loads(line)["verdict"] for line in lines] == ["tie", "lose"] * 3
 
 
+@pytest.mark.soak  # source_setting goes the same way
 def test_small_clean_models_runs(cli, tmp_path):
     code, out, err = cli("experiment=small_clean_models", "experiment.pairs=1")
     assert code == 0, err

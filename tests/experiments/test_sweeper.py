@@ -17,6 +17,8 @@ from experiments import UserError, store
 from experiments.config import run_id, validate
 from experiments.run import CONF
 
+pytestmark = pytest.mark.no_cover  # composing takes five times as long when lines are counted
+
 
 @pytest.fixture
 def make(tmp_path):
