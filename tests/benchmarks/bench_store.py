@@ -22,13 +22,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-from hydra_plugins.paired_sweeper.plan import Plan, make_plan
-from omegaconf import OmegaConf
+from hydra import initialize_config_dir  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
+from hydra_plugins.paired_sweeper.plan import Plan, make_plan  # noqa: E402
+from omegaconf import OmegaConf  # noqa: E402
 
-from experiments import exchange, run, store
+from experiments import exchange, run, store  # noqa: E402
 
 SIZES = (100, 1_000, 10_000)
 GOALS = "goals at 10,000 runs: planning 30 s, a rerun 30 s, a listing 2 s, a report 60 s"
