@@ -21,8 +21,10 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -245,22 +247,51 @@ def records(root: Path | str, run_ids: Iterable[str]) -> dict[str, dict[str, Any
 
 
 def cached_folder(path: Path, build: Callable[[Path], None]) -> Path:
-    """The folder `path`, built by `build(folder)` if it is not there.
+    """The folder `path`, built by `build(folder)` if it is not there whole.
 
     `build` fills a folder beside it, `<path>.part`, which is renamed when it is complete: `path` exists only whole. The
     part is kept over a crash and handed to `build` again, so that a long build can go on from its own checkpoints. Of
-    several processes one builds and the others wait.
+    several processes one builds and the others wait. A folder that is no longer what was built (SHA256SUMS, looked at
+    once a process) is set aside as `<path>.corrupt`, said on stderr, and built again.
     """
-    if path.is_dir():
+    if path.is_dir() and not _damaged(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
+        if path.is_dir() and (name := _damaged(path)):
+            aside = path.with_name(f"{path.name}.corrupt")
+            print(f"{path}: {name} is not what was built; set aside as {aside.name}, built again", file=sys.stderr)
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(path, aside)
         if not path.is_dir():
             part = path.with_name(f"{path.name}.part")
             part.mkdir(exist_ok=True)
             build(part)
+            files = sorted(file for file in part.rglob("*") if file.is_file())
+            lines = [f"{_digest(file)}  {file.relative_to(part).as_posix()}\n" for file in files]
+            write_atomic(part / SUMS, "".join(lines))
             os.replace(part, path)
     return path
+
+
+def _damaged(folder: Path) -> str | None:
+    """The first file of a cached folder that is gone or is not what was built; None also where nothing tells."""
+    if not (folder / SUMS).exists():
+        return None  # built before there were hashes
+    return _first_damaged(folder, (folder / SUMS).stat().st_mtime_ns)
+
+
+@cache
+def _first_damaged(folder: Path, _built: int) -> str | None:
+    for name, digest in sums(folder).items():
+        if not (folder / name).exists() or _digest(folder / name) != digest:
+            return name
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 # --- the command line -----------------------------------------------------------------------------------------------

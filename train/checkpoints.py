@@ -15,14 +15,21 @@ from safetensors.torch import load_file, save_file
 
 
 def save(path: Path, model: Any, optimizer: Any, position: dict[str, Any]) -> None:
-    """Write the trained weights of `model`, the optimiser's state and `position` (JSON) to the file `path`."""
+    """Write the trained weights of `model`, the optimiser's state and `position` (JSON) to the file `path`.
+
+    Raises OSError where the disk has no room for it.
+    """
     tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
     for i, slot in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{key}": value.reshape(value.shape or (1,)) for key, value in slot.items()}
     # not in the file's header, which holds 100 MB at most
     text = torch.frombuffer(bytearray(json.dumps(position).encode()), dtype=torch.uint8)
     part = path.with_name(f"{path.name}.part")
-    save_file({"position": text, **{key: value.contiguous() for key, value in tensors.items()}}, part)
+    try:
+        save_file({"position": text, **{key: value.contiguous() for key, value in tensors.items()}}, part)
+    except SafetensorError as error:  # a full disk, mostly; the part would only keep it full
+        part.unlink(missing_ok=True)
+        raise OSError(f"no checkpoint could be written to {path}: {error}") from None
     part.replace(path)
 
 

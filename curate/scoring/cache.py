@@ -8,6 +8,7 @@ them, so that no row is scored twice, and the claims of a process that died are 
 import os
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from filelock import FileLock
 
 from curate.errors import UserError
 from curate.progress import Progress
 
 _SILENCE = 900.0  # seconds without a sign of life after which another machine's claim is taken over
 _PORTION = 256  # rows that are claimed at once
+DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def cached_scores(
     that are missing and the dollars that the others have cost, `progress` with (rows done, rows missing) after each
     batch. Without `cache`, nothing is kept.
 
+    A file of scores that is damaged is set aside as `<file>.corrupt`, which is said on stderr, and begun again.
     Raises UserError if the cache cannot be written.
     """
     place = ":memory:" if cache is None else str(cache / "scores" / f"{scorer_key}.sqlite")
@@ -145,6 +149,10 @@ def cached_scores(
                 # What another process stored first is what every later reader gets, so it is what we return.
                 found.update(_read(db, [keys[row] for row in missing]))
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode in DAMAGED and _set_aside(Path(place)):
+            return cached_scores(
+                cache, scorer_key, keys, compute, sizes=sizes, known=known, before=before, progress=progress
+            )
         raise UserError(f"score cache {place}: {error}; free space, delete the file, or name another place") from None
     # SQLite stores NaN as NULL; None becomes NaN again here.
     values = np.array([found[key][0] for key in keys], dtype=np.float64)
@@ -241,6 +249,30 @@ def _open(place: str) -> sqlite3.Connection:
     )
     db.execute("CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT, at REAL)")
     return db
+
+
+def _set_aside(file: Path) -> bool:
+    """Rename a database that is damaged; False if it is not, as when another process has done so already."""
+    try:
+        with FileLock(f"{file}.lock"):
+            reason = _damage(file)
+            if reason:
+                os.replace(file, f"{file}.corrupt")
+                Path(f"{file}-journal").unlink(missing_ok=True)
+                aside = f"set aside as {file.name}.corrupt, its rows are scored again"
+                print(f"score cache {file}: {reason}; {aside}", file=sys.stderr)
+    except OSError:
+        return False
+    return reason is not None
+
+
+def _damage(file: Path) -> str | None:
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as db:
+            found: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if found == "ok" else found
 
 
 def _read(db: sqlite3.Connection, keys: Sequence[str]) -> Found:

@@ -12,7 +12,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra_plugins.paired_sweeper.plan import Plan, describe, make_plan
+from hydra_plugins.paired_sweeper.forecast import describe
+from hydra_plugins.paired_sweeper.plan import Plan, make_plan
 from hydra_plugins.paired_sweeper.progress import Monitor
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -60,7 +61,7 @@ class PairedSweeper(Sweeper):
         missing = [run_id for run_id in plan.configs if run_id not in done]
         jobs = self._jobs()
         at_once = self.cluster.jobs_at_once if self.cluster else jobs
-        console.print(describe(plan, missing, at_once, experiment.name))
+        console.print(describe(plan, missing, at_once, experiment.name, here=self.cluster is None))
         if self.config.plan == "only":
             self._power(plan, claims, jobs, console)
             return

@@ -189,10 +189,21 @@ def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"score cache .*not a directory; free space"):
         cached_scores(tmp_path / "file", "s", ["a"], scorer([]))
-    (tmp_path / "scores").mkdir()
-    (tmp_path / "scores" / "s.sqlite").write_text("this is no database, and long enough to look like one" * 20)
-    with pytest.raises(UserError, match="file is not a database"):
-        cached_scores(tmp_path, "s", ["a"], scorer([]))
+
+
+def test_a_damaged_cache_is_set_aside_and_begun_again(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    keys = [f"{i:064}" for i in range(2000)]
+    first = cached_scores(tmp_path, "s", keys, scorer([])).values.tolist()
+    file = tmp_path / "scores" / "s.sqlite"
+    whole = file.read_bytes()
+    for harmed in (b"this is no database" * 100, whole[:8192] + bytes(8192) + whole[16384:], whole[: len(whole) // 2]):
+        file.write_bytes(harmed)
+        called: list = []
+        assert cached_scores(tmp_path, "s", keys, scorer(called)).values.tolist() == first
+        assert called
+        assert (tmp_path / "scores" / "s.sqlite.corrupt").read_bytes()[:1000] == harmed[:1000]
+        assert "set aside as s.sqlite.corrupt, its rows are scored again" in capfd.readouterr().err
+    assert cached_scores(tmp_path, "s", keys, scorer([])).computed == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -1,10 +1,12 @@
 """Stands in for the long parts of a run (pools, models, figures), so that what is around them is tested in seconds.
 
 `python -m tests.experiments.fakes <overrides>` is the command line with them. FAKE_SECONDS: how long a run takes;
-FAKE_DEATH=ARM:PAIR: kill the process of that run.
+FAKE_DEATH=ARM:PAIR: kill the process of that run; FAKE_HUNGER=ARM:PAIR: that run asks for more memory than there is;
+FAKE_LOG: a file that gets a line for every run that is begun.
 """
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -19,9 +21,15 @@ from experiments.config import run_id
 
 
 def fake_run(config, folder: Path):
+    if log := os.environ.get("FAKE_LOG"):
+        with open(log, "a") as file:
+            file.write(f"{folder.name}\n")
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     if os.environ.get("FAKE_DEATH") == f"{config.arm}:{config.seed.pair}":
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ.get("FAKE_HUNGER") == f"{config.arm}:{config.seed.pair}":
+        resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
+        bytearray(2**35)
     value = 0.5 + 0.01 * config.seed.train
     with store.MetricsLog(folder) as log:
         log.write(tokens=1000, step=48, epoch=0.4, suite="ood", metric="em", value=value)

@@ -131,6 +131,28 @@ def test_a_cached_folder_is_there_whole_or_not_at_all(tmp_path):
     assert (target / "weights").read_text() == "w"
 
 
+@pytest.mark.parametrize("harm", [lambda file: file.write_text("x"), lambda file: file.unlink()])
+def test_a_cached_folder_that_is_damaged_is_set_aside_and_built_again(tmp_path, capfd, harm):
+    target, calls = tmp_path / "models" / "abc", []
+
+    def build(part):
+        calls.append(part)
+        (part / "deep").mkdir()
+        (part / "deep" / "weights").write_text("w")
+
+    store.cached_folder(target, build)
+    store.cached_folder(target, build)
+    assert len(calls) == 1
+    harm(target / "deep" / "weights")
+    store._first_damaged.cache_clear()  # each process looks once
+    assert (store.cached_folder(target, build) / "deep" / "weights").read_text() == "w"
+    assert len(calls) == 2
+    assert "deep/weights is not what was built; set aside as abc.corrupt, built again" in capfd.readouterr().err
+    assert (tmp_path / "models" / "abc.corrupt" / store.SUMS).exists()
+    store.cached_folder(target, build)
+    assert len(calls) == 2
+
+
 def _build_slowly(path, seen):
     def build(part):
         seen.append(os.getpid())

@@ -2,14 +2,15 @@
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hydra_plugins.paired_sweeper import forecast, progress
 from hydra_plugins.paired_sweeper import plan as planning
-from hydra_plugins.paired_sweeper import progress
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -137,25 +138,50 @@ def test_each_choice_of_groups_is_composed_once(make, monkeypatch):
 
 
 def test_the_plan_is_described_with_minutes_and_their_source(make, monkeypatch):
-    monkeypatch.setattr(planning, "_probe", lambda: planning.PROBE_S * 2)
+    monkeypatch.setattr(forecast, "_probe", lambda: forecast.PROBE_S * 2)
     plan, _ = make("experiment=quickstart")
-    text = planning.describe(plan, list(plan.configs), 2, "quickstart")
+    text = forecast.describe(plan, list(plan.configs), 2, "quickstart")
     assert "quickstart: 54 runs (9 cells x 6 pairs), 0 done, 54 to do, 3 base models to build" in text
-    minutes = (planning.RUN_S * 54 + planning.BASE_S * 3) * 2 / 2 / 60
+    minutes = (forecast.RUN_S * 54 + forecast.BASE_S * 3) * 2 / 2 / 60
     assert f"about {round(minutes)} min on 2 processes" in text
     assert "scaled by this machine's speed" in text
+    assert "memory" not in text  # of which nothing is known yet
 
 
-def test_minutes_come_from_the_store_once_it_has_such_runs(make):
+@pytest.fixture
+def with_history(make):
+    """A plan of 27 runs of which all but one are done, and what is left."""
     plan, _ = make("experiment=quickstart", "experiment.pairs=3")
     *done, last = plan.configs
-    for name in done:
+    for number, name in enumerate(done):
         folder = store.open_run(store.run_folder(plan.root, name), plan.configs[name].model_dump(mode="json"))
-        store.finish(folder, {"cost": {"train_s": 200.0, "eval_s": 40.0}})
-    seconds, source = planning._history(plan.root, plan.configs[last])
-    assert (seconds, source) == (240.0, "mean of the last 20 runs here")
+        cost = {"train_s": 200.0, "eval_s": 40.0, "peak_memory_mb": 700.0 - number}
+        store.finish(folder, {"cost": cost})
+    return plan, last
+
+
+def test_minutes_memory_and_disk_come_from_the_store_once_it_has_such_runs(with_history, make):
+    plan, last = with_history
+    known = forecast.history(plan.root, plan.configs[last])
+    assert (known.runs, known.seconds) == (20, 240.0)
+    assert 680 < known.memory_mb <= 700  # the worst of those twenty
+    one = next(path.parent for path in plan.root.glob("*/record.json"))
+    assert known.disk == pytest.approx(sum(path.stat().st_size for path in one.iterdir()), rel=0.02)
+    text = forecast.describe(plan, [last], 2, "quickstart")
+    assert "about 4 min on 1 process (mean of the last 20 runs here)" in text
+    assert f"up to {known.memory_mb:,.0f} MB of memory of " in text and " MB on the disk of " in text
+    assert "MB of memory" not in forecast.describe(plan, [last], 2, "quickstart", here=False)
     other, _ = make("training.steps=100")
-    assert planning._history(plan.root, next(iter(other.configs.values())))[0] is None
+    assert forecast.history(plan.root, next(iter(other.configs.values()))) is None
+
+
+def test_too_little_memory_or_disk_is_said_beforehand(with_history, monkeypatch):
+    plan, last = with_history
+    monkeypatch.setattr(forecast.psutil, "virtual_memory", lambda: SimpleNamespace(available=600 * 2**20))
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda root: SimpleNamespace(free=1000))
+    text = forecast.describe(plan, [last], 2, None)
+    assert "more memory than there is; take fewer processes: hydra.launcher.n_jobs=1" in text
+    assert "more than the disk has room for; choose another one with store.root=FOLDER" in text
 
 
 # --- the monitor ----------------------------------------------------------------------------------------------------
