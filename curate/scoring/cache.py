@@ -149,7 +149,7 @@ def cached_scores(
                 # What another process stored first is what every later reader gets, so it is what we return.
                 found.update(_read(db, [keys[row] for row in missing]))
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode in DAMAGED and _set_aside(Path(place)):
+        if getattr(error, "sqlite_errorcode", None) in DAMAGED and _set_aside(Path(place)):
             return cached_scores(
                 cache, scorer_key, keys, compute, sizes=sizes, known=known, before=before, progress=progress
             )
