@@ -1,0 +1,128 @@
+"""What a run of the embedded world costs, and where:  python tests/benchmarks/bench_run.py [--store runs] [--runs 4]
+
+Whole runs of the default size in one process of one thread, wandb offline, base model and reward model made beforehand
+(minutes, where STORE has none). Printed: runs an hour, the share of each part in the time by the clock, and how much of
+the machine's matrix-product peak the training steps use for arithmetic on tokens that are no padding.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from experiments import pipeline, prepare, store, tracking
+from experiments.config import Config, run_id, validate
+from experiments.run import CONF
+from train.models import load_to_tune
+
+SIZE = 768  # of the square matrices whose product measures the peak
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return validate(compose("config", list(overrides)))
+
+
+def peak() -> float:
+    """Floating-point operations a second of a large matrix product on one thread; the best of many."""
+    a, b = torch.rand(SIZE, SIZE), torch.rand(SIZE, SIZE)
+    best = float("inf")
+    for _ in range(30):
+        began = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * SIZE**3 / best
+
+
+def arithmetic(config: Config, tokens: float, length: float) -> float:
+    """Operations of training on so many tokens in rows of this mean length: two a weight forward, four backward."""
+    model, _ = load_to_tune(prepare.build_base(config), config.model)
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in name)
+    weights += model.get_input_embeddings().weight.numel() * (model.config.tie_word_embeddings)  # the head
+    attention = 2 * model.config.num_hidden_layers * length * model.config.hidden_size
+    return 6 * tokens * (weights + attention)
+
+
+def timed(config: Config) -> Counter[str]:
+    """Seconds by the clock of the parts of one run, and of all of it."""
+    folder, parts = store.run_folder(config.store.root, run_id(config)), Counter[str]()
+    real = {"finetune": pipeline.finetune, "curate_subset": pipeline.curate_subset}
+
+    def watched(name: str, function):
+        def call(*arguments, **options):
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                parts[name] += time.perf_counter() - began
+
+        return call
+
+    evaluated = pipeline.evaluated
+    try:
+        pipeline.finetune = watched("finetune", real["finetune"])
+        pipeline.curate_subset = watched("pool, noise, subset", real["curate_subset"])
+        pipeline.evaluated = watched("evaluation", evaluated)
+        began = time.perf_counter()
+        store.open_run(folder, config.model_dump(mode="json"))
+        record = pipeline.run(config, folder)
+        middle = time.perf_counter()
+        tracking.mirror(config, folder, record)
+        parts["wandb"] = time.perf_counter() - middle
+        whole = time.perf_counter() - began
+    finally:
+        pipeline.finetune, pipeline.curate_subset = real["finetune"], real["curate_subset"]
+        pipeline.evaluated = evaluated
+    cost = record["cost"]
+    at_points = cost["eval_s"]
+    parts["steps"] = parts.pop("finetune") - at_points
+    parts["scores, selection"] = (cost["score_s"] or 0.0) + (cost["select_s"] or 0.0)
+    parts["pool, noise, subset"] = max(0.0, parts["pool, noise, subset"] - parts["scores, selection"])
+    parts["evaluation"] = max(parts["evaluation"], at_points)  # with what is measured beside the suites
+    parts["model, suites, records"] = whole - parts.total()
+    parts["whole"] = whole
+    parts["tokens"] = record["cost"]["tokens_seen"]
+    parts["length"] = record["data"]["tokens"] / record["data"]["rows"]
+    return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default="runs", help="where base and reward models are, or are made")
+    parser.add_argument("--arm", default="random", help="filtered: what scoring adds")
+    parser.add_argument("--runs", type=int, default=4)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    common = ("noise=mixture", "noise.rate=0.5", f"arm={options.arm}", "seed.base=0")
+    first = composed(*common, f"store.root={options.store}")
+    prepare.prepare([first], 1, lambda said: print(said, file=sys.stderr))
+    top = peak()
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "cache").mkdir()
+        (root / "cache" / "models").symlink_to(Path(options.store, "cache", "models").resolve())
+        configs = [composed(*common, f"store.root={root}", f"seed.pair={pair}") for pair in range(options.runs + 1)]
+        found = [timed(config) for config in configs][1:]  # the first one imports what the others have
+        total = sum(found, Counter())
+        done = arithmetic(configs[0], total["tokens"], total["length"] / len(found))
+    print(f"{3600 * len(found) / total['whole']:.0f} runs an hour, {total['whole'] / len(found):.1f} s each")
+    parts = {part: seconds for part, seconds in total.items() if part not in ("whole", "tokens", "length")}
+    for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+        print(f"  {part:36} {100 * seconds / total['whole']:5.1f} %")
+    curation = total["scores, selection"]
+    around = 1 - total["steps"] / (total["whole"] - curation)
+    print(f"around the steps {100 * around:.0f} %, scoring and selecting not counted (goal: at most 25 %)")
+    print(f"steps: {100 * done / total['steps'] / top:.0f} % of the peak of {top / 1e9:.0f} GFLOP/s (goal: 50 %)")
+
+
+if __name__ == "__main__":
+    main()
