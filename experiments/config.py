@@ -98,8 +98,15 @@ class ExperimentConfig(Frozen):
     name: str | None = Field(None, pattern=r"^[\w.-]+$")
     title: str = ""
     pairs: int = Field(6, ge=1)
+    pairs_at_most: int | None = Field(None, ge=1)
     sweep: list[dict[str, Any]] = []
     claims: list[str] = []
+
+    @model_validator(mode="after")
+    def _stages(self) -> "ExperimentConfig":
+        if self.pairs_at_most is not None and self.pairs_at_most < self.pairs:
+            raise ValueError(f"pairs_at_most={self.pairs_at_most} is below pairs={self.pairs}; raise it or set null")
+        return self
 
 
 class Config(Frozen):

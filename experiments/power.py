@@ -4,6 +4,7 @@ The spread between pairs is that of the finished runs in the store; without any,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,71 @@ def describe_power(
     )
 
 
+def pairs_wanted(
+    claims: Sequence[Claim],
+    cells: Sequence[tables.Cell],
+    records: Mapping[str, Mapping[str, Any]],
+    best: tables.Best,
+) -> int | None:
+    """How many pairs let every claim see an effect of twice its margin, as far as the spread of these runs tells.
+
+    What the differences are on average does not enter, so that looking at it does not choose when to stop (Stein 1945,
+    Ann. Math. Statist. 16:243). Power and level are those of `describe_power`. None where no claim's spread is known.
+    """
+    plan = tables.cells_frame(cells)
+    parts = [part for claim in claims for part in expand(claim, plan) if part.not_comparable is None]
+    table = tables.runs_table(cells, records, best)
+    found = []
+    for part in parts:
+        spread = _spread(part, plan, table, best, 1 - statistics.ALPHA / len(parts))
+        if isinstance(spread, Spread) and (needed := spread.needed(part, _effects(part)[0][0])):
+            found.append(needed)
+    return max(found, default=None)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the pairs of one claim lie apart, and how sure its verdict is to be."""
+
+    pairs: int  # planned
+    per_base: float  # pairs for each value that enters
+    sd: float
+    blocks: int
+    level: float
+    runs: set[str]
+
+    def needed(self, part: Claim, effect: float) -> int | None:
+        """How many pairs decide a true `effect`; None if no number does."""
+        found = statistics.pairs_needed(
+            part.kind, effect - part.reference, self.sd, self.blocks, part.margin, self.level
+        )
+        return None if found is None else int(np.ceil(found * self.per_base))
+
+
+def _spread(part: Claim, plan: pd.DataFrame, table: pd.DataFrame, best: tables.Best, level: float) -> Spread | str:
+    """The spread of a claim's runs, or in words why there is none."""
+    sides = [tables.matching(plan, selector) for selector in (part.treatment, *part.controls)]
+    units = set.intersection(*(set(side[tables.UNIT].itertuples(index=False, name=None)) for side in sides))
+    pairs, bases = len(units), len({base for _, base in units})
+    measured = judging.measure(part, table, best)
+    e = measured.estimate
+    if e is None:
+        done = bool((table["metric"] == "done").any() and (table.loc[table["metric"] == "done", "value"] > 0).any())
+        return f"{pairs} pairs planned, spread unknown ({(measured.reason or '') if done else 'no run yet'})"
+    if isinstance(e, statistics.Location):
+        needed = e.pairs_needed(part.kind, part.margin, part.reference, level)
+        if needed is None:
+            return f"{pairs} pairs planned; no number of pairs would tell the levels found so far apart"
+        return f"{pairs} pairs planned; about {needed} would tell the levels found so far apart"
+    if isinstance(e, statistics.Gain):  # the common risk of its levels
+        level, e = 1 - (1 - level) / len(e.gains.mean), e.gains
+    sd, blocks = float(np.max(e.sd)), e.blocks
+    across = part.scope == "across"
+    per_base = pairs / max(bases, 1) if across else 1.0
+    blocks = 1 if across or blocks == 1 or bases == pairs else bases
+    return Spread(pairs, per_base, sd, blocks, level, set(pd.concat(sides)["run_id"]))
+
+
 def _line(
     part: Claim,
     plan: pd.DataFrame,
@@ -58,38 +124,20 @@ def _line(
     level: float,
     jobs: int,
 ) -> str:
-    sides = [tables.matching(plan, selector) for selector in (part.treatment, *part.controls)]
-    units = set.intersection(*(set(side[tables.UNIT].itertuples(index=False, name=None)) for side in sides))
-    pairs, bases = len(units), len({base for _, base in units})
-    measured = judging.measure(part, table, best)
-    e = measured.estimate
-    if e is None:
-        done = set(plan["run_id"]) & set(records)
-        return f"{pairs} pairs planned, spread unknown ({(measured.reason or '') if done else 'no run yet'})"
-    if isinstance(e, statistics.Location):
-        needed = e.pairs_needed(part.kind, part.margin, part.reference, level)
-        if needed is None:
-            return f"{pairs} pairs planned; no number of pairs would tell the levels found so far apart"
-        return f"{pairs} pairs planned; about {needed} would tell the levels found so far apart"
-    if isinstance(e, statistics.Gain):  # the common risk of its levels
-        level = 1 - (1 - level) / len(e.gains.mean)
-    sd, blocks = (
-        (float(np.max(e.gains.sd)), e.gains.blocks) if isinstance(e, statistics.Gain) else (float(e.sd), e.blocks)
-    )
-    across = part.scope == "across"
-    per_base = pairs / max(bases, 1) if across else 1.0  # pairs for each value that enters
-    blocks = 1 if across or blocks == 1 or bases == pairs else bases
-    shown = detectable(part.kind, sd, round(pairs / per_base), blocks, part.margin, level)
-    said = [f"{pairs} pairs planned show {_effect(part, shown)}"]
-    runs = pd.concat(sides)["run_id"].nunique() / max(pairs, 1)
-    costs = [records[i]["cost"] for i in dict.fromkeys(pd.concat(sides)["run_id"]) if i in records]
-    seconds = float(np.mean([sum(cost.get(key) or 0 for key in SECONDS) for cost in costs])) * runs / jobs
+    spread = _spread(part, plan, table, best, level)
+    if isinstance(spread, str):
+        return spread
+    values = round(spread.pairs / spread.per_base)
+    shown = detectable(part.kind, spread.sd, values, spread.blocks, part.margin, spread.level)
+    said = [f"{spread.pairs} pairs planned show {_effect(part, shown)}"]
+    costs = [records[i]["cost"] for i in sorted(spread.runs) if i in records]
+    seconds = float(np.mean([sum(cost.get(key) or 0 for key in SECONDS) for cost in costs]))
+    seconds *= len(spread.runs) / max(spread.pairs, 1) / jobs
     for effect, name in _effects(part):
-        needed = statistics.pairs_needed(part.kind, effect - part.reference, sd, blocks, part.margin, level)
-        if needed is None:
+        number = spread.needed(part, effect)
+        if number is None:
             said.append(f"{effect:.3g} ({name}) cannot be decided")
             continue
-        number = int(np.ceil(needed * per_base))
         said.append(f"{effect:.3g} ({name}) takes {number} pairs, {max(1, round(number * seconds / 60))} min")
     return "; ".join(said)
 

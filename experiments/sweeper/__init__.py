@@ -3,6 +3,7 @@
 Installed as `hydra_plugins.paired_sweeper`, the name space in which Hydra allows sweepers.
 """
 
+import copy
 import shlex
 import sys
 import time
@@ -17,7 +18,7 @@ from hydra_plugins.paired_sweeper.plan import Plan, make_plan
 from hydra_plugins.paired_sweeper.progress import Monitor
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 
 from curate.cluster import check_cluster, cluster_config
@@ -52,9 +53,25 @@ class PairedSweeper(Sweeper):
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         experiment = validate_experiment(self.config)
         self.cluster = cluster_config(plain(self.config).get("cluster"))
-        plan = make_plan(self.hydra_context.config_loader, self.config, arguments)
+        loader = self.hydra_context.config_loader
+        plan = make_plan(loader, self.config, arguments)
         claims = _claims(plan, experiment.claims)
         store.check_writable(plan.root)
+        outcomes = self._stage(plan, experiment, console)
+        if wanted := self._second_stage(plan, claims, experiment, console):
+            plan = make_plan(loader, _with_pairs(self.config, wanted), arguments)
+            outcomes |= self._stage(plan, experiment, console)
+        if self.config.plan == "only":
+            self._power(plan, claims, self._jobs(), console)
+            return
+        without = self._missing(plan, outcomes)
+        self._report(plan, experiment, claims, without, console)
+        if code := self._exit_code(plan, without, outcomes, console):
+            raise SystemExit(code)
+
+    def _stage(self, plan: Plan, experiment: ExperimentConfig, console: Console) -> dict[str, dict[str, Any]]:
+        """Say what `plan` takes and, if runs are to be made, make those that are missing; returns their outcomes."""
+        assert self.config is not None
         for run_id, reason in store.set_aside(plan.root, plan.configs).items():
             console.print(f"{run_id}: {reason}; set aside as {store.CORRUPT}, to be run again")
         done = store.finished(plan.root)
@@ -62,26 +79,36 @@ class PairedSweeper(Sweeper):
         jobs = self._jobs()
         at_once = self.cluster.jobs_at_once if self.cluster else jobs
         console.print(describe(plan, missing, at_once, experiment.name, here=self.cluster is None))
-        if self.config.plan == "only":
-            self._power(plan, claims, jobs, console)
-            return
+        if not missing or self.config.plan != "run":
+            return {}
+        try:
+            return self._run(plan, missing, jobs, console)
+        except BaseException as error:
+            if not interrupted(error):
+                raise
+            kept = len(store.finished(plan.root) & plan.configs.keys())
+            console.print(
+                f"\nstopped: {kept} of {len(plan.configs)} runs are done and kept; go on with\n    {command()}"
+            )
+            raise SystemExit(130) from None
 
-        outcomes: dict[str, dict[str, Any]] = {}
-        if missing and self.config.plan == "run":
-            try:
-                outcomes = self._run(plan, missing, jobs, console)
-            except BaseException as error:
-                if not interrupted(error):
-                    raise
-                kept = len(store.finished(plan.root) & plan.configs.keys())
-                console.print(
-                    f"\nstopped: {kept} of {len(plan.configs)} runs are done and kept; go on with\n    {command()}"
-                )
-                raise SystemExit(130) from None
-        without = self._missing(plan, outcomes)
-        self._report(plan, experiment, claims, without, console)
-        if code := self._exit_code(plan, without, outcomes, console):
-            raise SystemExit(code)
+    def _second_stage(
+        self, plan: Plan, claims: list[Claim], experiment: ExperimentConfig, console: Console
+    ) -> int | None:
+        """How many pairs there are to be in all, if more than the first ones; those alone decide it, at every rerun."""
+        if experiment.pairs_at_most is None:
+            return None
+        if plan.configs.keys() - store.finished(plan.root):
+            console.print(f"then, once these are done, {experiment.pairs_at_most} pairs at most")
+            return None
+        from experiments import power
+
+        best = Best(**plan.evaluation.best.model_dump())
+        wanted = power.pairs_wanted(claims, plan.cells, store.records(plan.root, plan.configs), best)
+        number = min(wanted or 0, experiment.pairs_at_most)
+        asked = f"{wanted} pairs" if wanted else "no number of pairs"
+        console.print(f"the spread of the first {experiment.pairs} pairs asks for {asked} for twice the margins")
+        return number if number > experiment.pairs else None
 
     def _power(self, plan: Plan, claims: list[Claim], jobs: int, console: Console) -> None:
         from experiments import power
@@ -244,6 +271,14 @@ def _claims(plan: Plan, names: list[str]) -> list[Claim]:
         return claims
     frame = cells_frame(plan.cells)
     return [claim for claim in claims if claim_files.undecidable(claim, frame) is None]
+
+
+def _with_pairs(master: DictConfig, pairs: int) -> DictConfig:
+    """The same configuration with another number of pairs."""
+    other = copy.deepcopy(master)
+    with read_write(other):
+        other.experiment.pairs = pairs
+    return other
 
 
 def interrupted(error: BaseException | None) -> bool:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from experiments import store
 from experiments.claim_files import Claim
-from experiments.power import describe_power, detectable
+from experiments.power import describe_power, detectable, pairs_wanted
 from experiments.statistics import decide, estimate
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_claims import definition
@@ -50,6 +50,22 @@ def test_nothing_is_guessed_where_nothing_was_run():
     assert said(done=0) == "  test: 12 pairs planned, spread unknown (no run yet)"
     assert "one pair has no spread" in said(done=1)
     assert describe_power([], [], {}, BEST) == ""
+
+
+def test_a_second_stage_asks_for_what_the_spread_asks_for_whatever_the_mean():
+    def wanted(gap=0.2, **options):
+        cells, records = experiment(**options)
+        for made in cells:
+            if made.arm == "b" and made.run_id in records:
+                for suites in records[made.run_id]["metrics"].values():
+                    suites["ood"]["em"]["value"] += 0.2 - gap
+        return pairs_wanted([Claim(**definition(point="end"))], cells, records, BEST)
+
+    assert wanted() == wanted(gap=0.02) == wanted(gap=-0.1)
+    assert wanted(spread=0.1) > 2 * wanted(spread=0.05)
+    said_so = re.search(r"twice the margin\) takes (\d+) pairs", said())
+    assert wanted() == int(said_so[1])
+    assert wanted(done=0) is None
 
 
 def test_more_pairs_show_less_and_more_spread_more():

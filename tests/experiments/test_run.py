@@ -86,6 +86,25 @@ def test_only_what_is_new_is_run(cli):
     assert set(before) < set(runs_of("runs"))
 
 
+@pytest.mark.parametrize(("wanted", "pairs"), [(3, 3), (9, 4), (1, 2), (None, 2)])
+def test_a_second_stage_makes_more_pairs_up_to_a_limit(cli, monkeypatch, wanted, pairs):
+    asked = []
+    monkeypatch.setattr("experiments.power.pairs_wanted", lambda claims, cells, *_: asked.append(len(cells)) or wanted)
+    two_stages = (*TWO_ARMS, "experiment.pairs_at_most=4")
+    code, out, _ = cli(*two_stages)
+    assert (code, len(runs_of("runs"))) == (0, 2 * pairs)
+    assert f"the spread of the first 2 pairs asks for {wanted or 'no number of'} pairs for twice the margins" in out
+    assert len(Path("runs/reports/quickstart/runs.csv").read_text().splitlines()) == 2 * pairs
+    assert "0 to do" in cli(*two_stages)[1]
+    assert asked == [4, 4]  # at the rerun the first pairs alone decide too
+
+
+def test_a_second_stage_waits_for_the_first(cli):
+    code, out, _ = cli(*TWO_ARMS, "experiment.pairs_at_most=4", "plan=only")
+    assert code == 0
+    assert "then, once these are done, 4 pairs at most" in out
+
+
 def test_plan_only_runs_nothing(cli, monkeypatch):
     monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("ran"))
     code, out, _ = cli(*TWO_ARMS, "plan=only")
