@@ -59,17 +59,18 @@ def ifd(
 ) -> Scores:
     """(rows,) loss of the response given the prompt over its loss alone, over the same tokens: all but the first.
 
-    Rows at `config.max_ifd` or above have no score, and a reason. Equals infinity where the model is certain of the
-    response alone.
+    Rows at `config.max_ifd` or above rank below all others, the nearest to it first: their score is less their IFD.
+    The paper drops them; so does a selection that has enough others. A row whose response the model is certain of
+    without the prompt has no score, and a reason.
     """
     prompts, responses = texts(pool, template or BARE)
     load = _loader(model, config, _ifd)
     found = cached_by_model(model, f"ifd-{config.max_length}", prompts, responses, load, cache, progress)
-    if config.max_ifd is None:
-        return found
-    high = found.values >= config.max_ifd
-    reasons = {int(row): f"IFD {found.values[row]:.3f} is {config.max_ifd:g} or more" for row in np.flatnonzero(high)}
-    values = np.where(high, np.nan, found.values)
+    sure = np.isinf(found.values)
+    values = np.where(sure, np.nan, found.values)
+    if config.max_ifd is not None:
+        values = np.where(values >= config.max_ifd, -values, values)
+    reasons = {int(row): "the model is certain of the response without the prompt" for row in np.flatnonzero(sure)}
     return Scores(values, found.seconds, found.computed, {**found.reasons, **reasons})
 
 

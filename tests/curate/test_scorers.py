@@ -54,9 +54,8 @@ def test_ifd_is_the_loss_with_the_prompt_over_the_loss_without(
     limited = score(rows, config.model_copy(update={"max_ifd": 1.0}), seed=0, template=TEMPLATE)
     high = found.values >= 1
     assert 0 < high.sum() < len(rows)
-    assert (np.isnan(limited.values) == high).all()
-    assert set(limited.reasons) == set(np.flatnonzero(high))
-    assert all("is 1 or more" in reason for reason in limited.reasons.values())
+    assert limited.values.tolist() == np.where(high, -found.values, found.values).tolist()
+    assert not limited.reasons
 
 
 def test_perplexity_scores_what_is_likely_high(
