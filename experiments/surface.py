@@ -14,11 +14,11 @@ cell moves nothing much, bounded, and the best of several starts.
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from scipy.optimize import brentq, least_squares
+from scipy.optimize import least_squares
 
 # Parameters of each form in order, with the range they are looked for in. Amplitudes are logarithms, relative to the
 # largest loss at the geometric mean of the sizes; the floor is a share of the smallest loss.
@@ -39,7 +39,12 @@ SOFT = 0.1  # residuals beyond this (in the logarithm) count linearly
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted form. `values` are the parameters in their own units: floor and amplitudes as losses, n in rows."""
+    """A fitted form. `values` are the parameters in their own units: floor and amplitudes as losses, n in rows.
+
+    `delta` says how copies count, and is there if they were fitted; `kappa` (of another kind of noise: how many rows of
+    the kind that was fitted one of its rows is as bad as) and `shift` (of another model: by how much the logarithm of
+    the loss is higher) are there in what `borrow` makes.
+    """
 
     form: str
     values: dict[str, float]
@@ -51,17 +56,23 @@ class Fit:
         """The loss at these sizes, noise shares and shares of duplicates (broadcast)."""
         v = self.values
         rows = np.asarray(n, float) * np.maximum(1 - np.asarray(d, float), UNIQUE) ** v.get("delta", 0.0)
-        return _curve(self.form, v, rows, np.asarray(eta, float))
+        bad = v.get("kappa", 1.0) * np.asarray(eta, float)
+        return np.exp(v.get("shift", 0.0)) * _curve(self.form, v, rows, bad)
 
 
 def _curve(form: str, v: dict[str, float], n: np.ndarray, eta: np.ndarray) -> np.ndarray:
+    least, rest = _parts(form, v, eta)
+    return least + rest * n ** -v["alpha"]
+
+
+def _parts(form: str, v: dict[str, float], eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(a, b) of the loss a + b n^-alpha, which every form is at one share of noise."""
     if form == "effective":
-        return v["floor"] + v["A"] * (n * np.maximum(1 - eta, UNIQUE) ** v["gamma"]) ** -v["alpha"]
-    size = n ** -v["alpha"]
+        return np.full_like(eta, v["floor"]), v["A"] * np.maximum(1 - eta, UNIQUE) ** (-v["alpha"] * v["gamma"])
     if form == "product":
-        return v["floor"] + v["A"] * size * (eta + v["eta0"]) ** v["beta"]
+        return np.full_like(eta, v["floor"]), v["A"] * (eta + v["eta0"]) ** v["beta"]
     noise = eta ** v["beta"]
-    return v["floor"] + v["A"] * size + v["B"] * noise + (v["C"] * size * noise if form == "interaction" else 0.0)
+    return v["floor"] + v["B"] * noise, v["A"] + v.get("C", 0.0) * noise
 
 
 def fit(
@@ -139,6 +150,28 @@ def fit(
     return Fit(form, own_units(found.x, middle), rmse, tuple(at), tuple(found.x.tolist()))
 
 
+def left_out(
+    form: str,
+    n: np.ndarray,
+    eta: np.ndarray,
+    y: np.ndarray,
+    d: np.ndarray | None = None,
+    *,
+    start: Fit | None = None,
+    seed: int = 0,
+) -> tuple[list[Fit], np.ndarray]:
+    """The fit without each cell in turn, and (cells,) the log error of its prediction of that cell."""
+    n, eta, y = (np.asarray(a, float) for a in (n, eta, y))
+    copies = np.zeros(len(y)) if d is None else np.asarray(d, float)
+    whole = fit(form, n, eta, y, d, start=start, seed=seed)
+    others = []
+    for i in range(len(y)):
+        rest = np.arange(len(y)) != i
+        others.append(fit(form, n[rest], eta[rest], y[rest], None if d is None else copies[rest], start=whole))
+    errors = [np.log(f.predict(n[i], eta[i], copies[i]) / y[i]) for i, f in enumerate(others)]
+    return others, np.array(errors, float)
+
+
 def left_out_rmse(
     form: str,
     n: np.ndarray,
@@ -150,14 +183,35 @@ def left_out_rmse(
     seed: int = 0,
 ) -> float:
     """Root mean square of the log error at each cell by a fit to all the others (leave-one-cell-out)."""
-    n, eta, y = (np.asarray(a, float) for a in (n, eta, y))
-    whole = fit(form, n, eta, y, d, start=start, seed=seed)
-    errors = []
-    for i in range(len(y)):
-        rest = np.arange(len(y)) != i
-        others = fit(form, n[rest], eta[rest], y[rest], None if d is None else np.asarray(d)[rest], start=whole)
-        errors.append(np.log(others.predict(n[i], eta[i], 0.0 if d is None else np.asarray(d)[i]) / y[i]))
-    return float(np.sqrt(np.mean(np.square(errors))))
+    return float(np.sqrt(np.mean(left_out(form, n, eta, y, d, start=start, seed=seed)[1] ** 2)))
+
+
+# What a borrowed surface may have of its own, with the range it is looked for in.
+OWN: dict[str, tuple[float, float]] = {"kappa": (0.0, 30.0), "delta": DELTA, "shift": (-6.0, 6.0)}
+
+
+def borrow(f: Fit, own: Sequence[str], n: np.ndarray, eta: np.ndarray, y: np.ndarray, d: np.ndarray) -> Fit:
+    """A surface with the parameters of another but for those named in `own` (of `OWN`), fitted to these few cells.
+
+    Raises:
+        ValueError: fewer cells than parameters of its own.
+    """
+    if len(y) < len(own):
+        raise ValueError(f"{len(y)} cells cannot tell {len(own)} parameters")
+    low, high = np.array([OWN[key] for key in own]).T
+
+    def given(theta: np.ndarray) -> Fit:
+        return replace(f, values=f.values | dict(zip(own, theta.tolist(), strict=True)))
+
+    def residual(theta: np.ndarray) -> np.ndarray:
+        return np.log(given(theta).predict(n, eta, d) / y)
+
+    first = {"kappa": 1.0, "delta": f.values.get("delta", 1.0), "shift": 0.0}
+    begin = np.clip([first[key] for key in own], low + 1e-3, high - 1e-3)
+    found = least_squares(residual, begin, bounds=(low, high), loss="soft_l1", f_scale=SOFT)
+    at = tuple(key for key, x, lo, hi in zip(own, found.x, low, high, strict=True) if x > hi - 1e-3 * (hi - lo))
+    rmse = float(np.sqrt(np.mean(residual(found.x) ** 2)))
+    return replace(given(found.x), rmse=rmse, at_bound=(*f.at_bound, *at))
 
 
 def elasticity(f: Fit, n: float, eta: float) -> tuple[float, float]:
@@ -176,13 +230,15 @@ def equal_size(f: Fit, n: float, eta: float, other: float) -> float:
     return _size_for(f, float(f.predict(np.array(n), np.array(eta))), other)
 
 
-def exchange(f: Fit, n: float, eta: float) -> float:
+def exchange(f: Fit, n: float, eta: float, d: float = 0.0) -> float:
     """How many clean rows a noisy row is worth, among `n` rows of which a share `eta` > 0 is noisy.
 
     That of (rows of a clean set as good as this one, less the clean rows in this one) / noisy rows in it: 1 if noise
-    does nothing, 0 if noisy rows might as well be dropped, below 0 if they had better be.
+    does nothing, 0 if noisy rows might as well be dropped, below 0 if they had better be. Both sets hold the same share
+    `d` of copies.
     """
-    return (equal_size(f, n, eta, 0.0) - n * (1 - eta)) / (n * eta)
+    unique = max(1 - d, UNIQUE) ** f.values.get("delta", 0.0)
+    return (equal_size(f, n * unique, eta, 0.0) / unique - n * (1 - eta)) / (n * eta)
 
 
 def iso_error(f: Fit, y: float, etas: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -190,8 +246,12 @@ def iso_error(f: Fit, y: float, etas: Sequence[float] | np.ndarray) -> np.ndarra
     return np.array([_size_for(f, y, float(eta)) for eta in etas])
 
 
-def _size_for(f: Fit, y: float, eta: float, low: float = -20.0, high: float = 60.0) -> float:
-    def gap(log_n: float) -> float:
-        return float(np.log(f.predict(np.exp(np.array(log_n)), np.array(eta)) / y))
-
-    return float(np.exp(brentq(gap, low, high, xtol=1e-10))) if gap(low) > 0 > gap(high) else float("nan")
+def _size_for(f: Fit, y: float, eta: float) -> float:
+    """The rows without copies, if there are any between e^-20 and e^60."""
+    v = f.values
+    least, rest = _parts(f.form, v, np.array(v.get("kappa", 1.0) * eta))
+    above = y / np.exp(v.get("shift", 0.0)) - float(least)
+    if above <= 0 or rest <= 0:
+        return float("nan")
+    log_n = np.log(float(rest) / above) / v["alpha"]
+    return float(np.exp(log_n)) if -20 < log_n < 60 else float("nan")
