@@ -15,8 +15,10 @@ from experiments.claim_files import Claim
 from experiments.report import content as contents
 from experiments.report import dose, entropy, iso
 from experiments.report.content import Content, Evaluation, Failure
+from experiments.report.differences import with_differences
 from experiments.report.figures import draw_all
-from experiments.report.page import markdown, page
+from experiments.report.markdown import markdown
+from experiments.report.page import page
 from experiments.report.terminal import arm_table, claim_table
 from experiments.table import Cell
 
@@ -77,7 +79,7 @@ def _content(
     evaluation: Evaluation,
     failures: Mapping[str, str],
 ) -> Content:
-    arms = contents.arms(table, evaluation)
+    arms = with_differences(contents.arms(table, evaluation), evaluation.best.mode)
     done = table.loc[(table["suite"] == "run") & (table["metric"] == "done")]
     lost = done[done["value"] == 0].drop_duplicates("run_id")
     baselines = {"before training": contents.interval(tables.measured(table, evaluation.primary, "step:0"))[0]}

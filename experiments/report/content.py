@@ -60,11 +60,23 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """An arm less another over the pairs that both have, in the primary metric; `of` names the other."""
+
+    of: str
+    mean: float
+    low: float | None  # no interval for a single pair
+    high: float | None
+    pairs: int
+
+
+@dataclass(frozen=True)
 class Arm:
     """One arm at its levels: the mean over its pairs of whatever can be averaged."""
 
     label: str
     name: str
+    levels: Mapping[str, Any]
     done: int
     planned: int
     score: float | None
@@ -73,6 +85,10 @@ class Arm:
     means: Mapping[str, float]  # "suite/metric" of data and cost
     curve: Curve
     scorer: Mapping[str, float]  # auroc:KIND against the ledger, pairs:NAME on preference pairs
+    scores: pd.Series  # the primary metric at the best point by `table.UNIT`
+    chosen_by: pd.Series  # the validation metric there
+    to_full: Difference | None = None
+    to_control: Difference | None = None  # the best of the matched controls
 
 
 @dataclass(frozen=True)
@@ -106,28 +122,37 @@ class Content:
 
 def arms(table: pd.DataFrame, evaluation: Evaluation) -> list[Arm]:
     """One entry for each arm and its levels, in the order of the plan."""
-    plan = tables.planned(table)
     keys = ["arm", *tables.levels_of(table)]
-    groups = [
-        dict(zip(keys, row, strict=True)) for row in plan[keys].drop_duplicates().itertuples(index=False, name=None)
-    ]
+    rows = table[_of_arms(table, evaluation)]
+    numbered = rows.groupby(keys, dropna=False, sort=False).ngroup()  # in the plan's order: each has a row
+    parts = [part for _, part in rows.groupby(numbered)]
+    groups = [{key: part[key].iloc[0] for key in keys} for part in parts]
     labels = labels_of(groups)
-    found = []
-    for group, label in zip(groups, labels, strict=True):
-        rows = tables.matching(table, {key: None if missing(value) else value for key, value in group.items()})
-        found.append(_arm(label, rows, evaluation))
-    return found
+    return [_arm(label, group, part, evaluation) for label, group, part in zip(labels, groups, parts, strict=True)]
 
 
-def _arm(label: str, rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
+def _of_arms(table: pd.DataFrame, evaluation: Evaluation) -> pd.Series:
+    """Which rows `_arm` looks at: a tenth of all, so that a thousand runs take a moment."""
+    (suite, _, metric), best = evaluation.primary.partition("/"), evaluation.best
+    primary = (table["suite"] == suite) & (table["metric"] == metric)
+    chosen = (table["suite"] == best.suite) & (table["metric"] == best.metric) & (table["point"] == "best_val")
+    return primary | chosen | table["suite"].isin(["run", "data", "cost", "scorer"])
+
+
+def _arm(label: str, group: Mapping[str, Any], rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
     plan = tables.planned(rows)
     done = rows[(rows["suite"] == "run") & (rows["value"] > 0)]
-    score, low, high = interval(tables.measured(rows, evaluation.primary, "best_val"))
+    scores, chosen_by = (
+        by_unit(tables.measured(rows, metric, "best_val"))
+        for metric in (evaluation.primary, f"{evaluation.best.suite}/{evaluation.best.metric}")
+    )
+    score, low, high = interval_of_units(scores)
     facts = rows[rows["suite"].isin(["data", "cost"]) & rows["value"].notna()]
     scorer = rows[(rows["suite"] == "scorer") & rows["value"].notna()]
     return Arm(
         label=label,
-        name=str(plan["arm"].iloc[0]),
+        name=str(group["arm"]),
+        levels={key: value for key, value in group.items() if key != "arm"},
         done=len(done),
         planned=len(plan),
         score=score,
@@ -137,25 +162,37 @@ def _arm(label: str, rows: pd.DataFrame, evaluation: Evaluation) -> Arm:
             str(name): float(v)
             for name, v in facts.groupby(facts["suite"] + "/" + facts["metric"])["value"].mean().items()
         },
-        curve=_curve(rows, evaluation),
+        curve=curve_of(rows, evaluation.primary),
         scorer={str(m): float(v) for m, v in scorer.groupby("metric")["value"].mean().items()},
+        scores=scores,
+        chosen_by=chosen_by,
     )
 
 
-def _curve(rows: pd.DataFrame, evaluation: Evaluation) -> Curve:
-    suite, _, metric = evaluation.primary.partition("/")
-    rows = rows[(rows["suite"] == suite) & (rows["metric"] == metric) & rows["point"].str.startswith("step:")]
+def curve_of(rows: pd.DataFrame, metric: str) -> Curve:
+    """One `suite/metric` over training, of the rows of one arm."""
+    suite, _, name = metric.partition("/")
+    rows = rows[(rows["suite"] == suite) & (rows["metric"] == name) & rows["point"].str.startswith("step:")]
     rows = rows[rows["value"].notna()].assign(step=rows["point"].str.removeprefix("step:").astype(int))
     wide = rows.pivot_table(index=tables.UNIT, columns="step", values="value", aggfunc="mean")
     steps = wide.columns.to_numpy(int)
-    bands = [interval(rows[rows["step"] == step]) for step in steps]
+    bands = [interval_of_units(wide[step].dropna()) for step in steps]
     mean, low, high = (np.array([b[i] if b[i] is not None else np.nan for b in bands], dtype=float) for i in range(3))
     return Curve(steps, mean, low, high, wide.to_numpy(float).reshape(len(wide), len(steps)))
 
 
+def by_unit(rows: pd.DataFrame) -> pd.Series:
+    """`value` of each pair, the mean of its draws."""
+    return rows.groupby(tables.UNIT)["value"].mean()
+
+
 def interval(rows: pd.DataFrame, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:
     """Mean of `value` over pairs with its t interval, base models as fixed blocks; None for what cannot be had."""
-    units = rows.groupby(tables.UNIT)["value"].mean()
+    return interval_of_units(by_unit(rows), level)
+
+
+def interval_of_units(units: pd.Series, level: float = LEVEL) -> tuple[float | None, float | None, float | None]:
+    """`interval` of one value a pair."""
     if units.empty:
         return None, None, None
     values, bases = units.to_numpy(float), units.index.get_level_values("seed_base").to_numpy()

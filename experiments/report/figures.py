@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+from markupsafe import Markup
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -70,8 +71,8 @@ class Drawing:
     name: str
     alt: str
     caption: str
-    wide: str
-    narrow: str
+    wide: Markup
+    narrow: Markup
 
 
 Draw = Callable[[float, Mapping[str, str]], Figure]  # of a width in inches, with these colours
@@ -122,7 +123,7 @@ def _alone(svg: str) -> str:
     return svg.replace(">\n <defs>", '>\n <rect width="100%" height="100%" fill="white"/>\n <defs>', 1)
 
 
-def _inline(svg: str, alt: str) -> str:
+def _inline(svg: str, alt: str) -> Markup:
     """The `<svg>` element alone: colours as variables, the page's font, no ids but those that are referred to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -134,7 +135,7 @@ def _inline(svg: str, alt: str) -> str:
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', _opening(alt), svg, count=1, flags=re.DOTALL)
     for key, (placeholder, *_) in COLOURS.items():
         svg = svg.replace(placeholder, f"var(--{key})")
-    return svg.strip()
+    return Markup(svg.strip())  # matplotlib escapes what it writes
 
 
 def _opening(alt: str) -> Callable[[re.Match], str]:

@@ -399,7 +399,7 @@ def test_names_of_arms_and_levels_are_no_markup(tmp_path):
     ]
     out = build(tmp_path, *made(plan, pairs=2))
     assert {"dose", "entropy"} <= drawn(out)
-    assert "<script" not in page_of(out)
+    assert page_of(out).count("<script") == 1  # its own
     assert all("<script" not in (out / "figures" / f"{name}.svg").read_text() for name in ("dose", "entropy"))
     assert nasty in alt(out, DOSE)
 
