@@ -18,7 +18,7 @@ from train import follower
 from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
 from train.models import load_to_tune, trainable_share, with_lora
 
-from . import prepare, store, workers
+from . import account, prepare, store, workers
 from .config import RESULTS_VERSION, Config, config_hash, run_id
 from .measuring import (
     before_training,
@@ -45,6 +45,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     if config.evaluation.pairwise:
         check_judge(config.evaluation.pairwise.endpoint)
     subset = curate_subset(config)
+    account.write(folder / account.SELECTION, subset.account)
     suites = suites_of(config)
     check_overlap(config, subset.rows, suites)
     base = prepare.build_base(config)
@@ -83,6 +84,8 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                 everything = evaluated(config, model, tokenizer, suites, everything=True)
                 metrics["end"] = everything.metrics | beside
                 items.extend({"point": "end", **item} for item in everything.items)
+                said = account.answers(model, tokenizer, suites, config.training.max_length)
+                account.write(folder / account.ANSWERS, said)
                 if spoken := spoken_by(config, model, tokenizer, suites):
                     metrics["end"][SUITE] = spoken.metrics
                     _write_lines(folder / "outputs.jsonl", spoken.texts)

@@ -24,6 +24,7 @@ from curate.text import load_stories
 from train.batches import Row
 
 from . import prepare
+from .account import account
 from .config import Config, scores_are_used, trains_reward_model
 
 WORLD_ROWS = 4096  # of the embedded world, where data.rows says nothing
@@ -36,6 +37,7 @@ class Subset:
     rows: Dataset
     facts: dict[str, Any]  # the record's `data`
     cost: dict[str, float]
+    account: dict[str, Any]  # what selection.json says
 
 
 def curate_subset(config: Config) -> Subset:
@@ -76,7 +78,7 @@ def curate_subset(config: Config) -> Subset:
         "set_aside": set_aside,
         "warnings": sorted({str(w.message) for w in said if w.category is UserWarning}),
     }
-    return Subset(rows, facts, cost)
+    return Subset(rows, facts, cost, account(noisy, chosen, rows, config.seed.data))
 
 
 def clean_pool(config: Config) -> tuple[Dataset, int]:

@@ -34,7 +34,7 @@ def test_a_sound_run_is_whole_and_its_hashes_are_those_of_its_files(copy, capsys
     assert "1 records whole (1 by their hash, 0 no hash), 0 broken" in verified(copy, capsys, 0)
     lines = (copy / store.SUMS).read_text().splitlines()
     kept = {name: digest for digest, name in (line.split("  ") for line in lines)}
-    assert set(kept) == {"config.yaml", "items.parquet", "losses.csv", "metrics.jsonl", "record.json"}
+    assert set(kept) == {*store.SUMMED, "record.json"} - {"outputs.jsonl", "pairwise.jsonl"}
     for name, digest in kept.items():
         assert hashlib.sha256((copy / name).read_bytes()).hexdigest() == digest
 
