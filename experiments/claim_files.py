@@ -270,6 +270,8 @@ def expand(claim: Claim, frame: pd.DataFrame) -> list[Claim]:
     Raises:
         UserError: a control has several levels that the treatment has not: which one is meant cannot be told.
     """
+    if claim.not_comparable:  # no level of this experiment can decide it: it is said once
+        return [_scoped(claim, frame)]
     keys = [key for key in frame.columns if key not in tables.IDENTITY and key not in axes(claim.statistic)]
 
     def open_keys(selector: Selector) -> list[str]:

@@ -451,6 +451,11 @@ def test_an_axis_makes_a_claim_for_each_of_its_levels():
     assert len({entry["id"] for entry in found}) == 2
 
 
+def test_what_is_not_comparable_is_said_once_and_not_for_each_level():
+    far = claim(not_comparable={"reason": "saturated", "command": "python -m experiments.run ..."})
+    assert [part.id for part in expand(far, tables.cells_frame(swept()))] == ["test"]
+
+
 def test_a_level_only_of_the_treatment_varies_there_alone():
     cells = [*swept(arms=("a",)), *(cell("b", pair, {"noise.rate": 0.0}) for pair in range(3))]
     parts = expand(claim(control={"arm": "b"}), tables.cells_frame(cells))
