@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from experiments import claims as judging
 from experiments import store
 from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.report import content as contents
-from experiments.report import dose, entropy, iso
+from experiments.report import curves, dose, entropy, forest, iso, pareto, suite_curves
 from experiments.report.content import Content, Evaluation, Failure
 from experiments.report.differences import with_differences
-from experiments.report.figures import draw_all
+from experiments.report.figures import Plan, draw_all
 from experiments.report.markdown import markdown
 from experiments.report.page import page
 from experiments.report.terminal import arm_table, claim_table
@@ -37,6 +39,7 @@ def build(
     *,
     evaluation: Evaluation,
     failures: Mapping[str, str] | None = None,
+    ood: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Judge the claims and write the report into the folder `out`; what is there of an earlier one is replaced.
 
@@ -46,6 +49,7 @@ def build(
         claims: what to judge.
         evaluation: says which metric leads, in which direction, and what a run's best point is chosen by.
         failures: run id -> why there is no record.
+        ood: the suites out of distribution.
 
     Returns:
         The content of `claims.json`.
@@ -61,11 +65,24 @@ def build(
         store.canonical({"experiment": name, "command": command, "runs": done, "missing": missing}),
     )
     content = _content(name, title, table, records, judged, command, config_yaml, evaluation, failures or {})
-    more = [*dose.plans(table, evaluation), *entropy.plans(table), *iso.plans(table)]
-    drawings = draw_all(content, out / "figures", more)
+    drawings = draw_all(_plans(content, table, evaluation, ood), out / "figures")
     store.write_atomic(out / "REPORT.md", markdown(content, drawings))
     store.write_atomic(out / "index.html", page(content, drawings))
     return judged
+
+
+def _plans(content: Content, table: pd.DataFrame, evaluation: Evaluation, ood: Sequence[str]) -> list[Plan]:
+    """The figures that there is data for, in the order of the page."""
+    return [
+        *curves.together(content),
+        *pareto.plans(content),
+        *dose.plans(table, evaluation),
+        *entropy.plans(table),
+        *iso.plans(table),
+        *curves.apart(content),
+        *suite_curves.plans(content, table, ood),
+        *forest.plans(content),
+    ]
 
 
 def _content(

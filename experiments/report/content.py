@@ -1,6 +1,7 @@
 """What a report says, computed once from the table of runs and the judged claims; pages and tables only lay it out."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -19,6 +20,18 @@ VERDICTS = {
     "inconclusive": "undecided",
     "not_comparable": "not comparable",
 }
+
+
+LONGEST = 20_000  # characters of a text that are shown
+LONGEST_LABEL = 72  # of the name of an arm, or of a contrast in a figure
+# what reorders the text around it, and what HTML and SVG do not allow, is shown by its code
+UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
+def shown(text: str, longest: int = LONGEST) -> str:
+    """A text as a report has it: no longer than `longest`, and nothing in it reorders the text around it."""
+    found = UNSEEN.sub(lambda one: f"[U+{ord(one.group()):04X}]", text[:longest])
+    return found if len(text) <= longest else f"{found} … (cut: {len(text):,} characters)"
 
 
 class BestPoint(Protocol):
@@ -217,7 +230,14 @@ def labels_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         labels.append(
             " ".join([str(group["arm"]), *(f"{s}={_plain(group[key])}" for key, s in zip(named, short, strict=True))])
         )
-    return labels
+    return _apart([shown(label, LONGEST_LABEL) for label in labels])
+
+
+def _apart(labels: Sequence[str]) -> list[str]:
+    """The labels, those that came to be equal with a number behind them."""
+    return [
+        f"{label} ({labels[:i].count(label) + 1})" if label in labels[:i] else label for i, label in enumerate(labels)
+    ]
 
 
 def missing(value: Any) -> bool:

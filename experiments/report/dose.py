@@ -47,7 +47,8 @@ def plans(table: pd.DataFrame, evaluation: Evaluation) -> list[Plan]:
             words += f" Along {panel.column} the {MOST_LINES} lines with most levels are drawn, and {panel.left_out}"
             words += " more stand in the table of arms."
     title = f"{evaluation.primary} ({'more' if evaluation.mode == 'max' else 'less'} is better)"
-    return [("dose", partial(_figure, found, title), _alt(found, evaluation.primary), words)]
+    data = lines.frame([(panel.column, line) for panel in found for line in panel.lines])
+    return [Plan("dose", partial(_figure, found, title), _alt(found, evaluation.primary), words, data)]
 
 
 def _figure(found: Sequence[Panel], title: str, width: float, colours: Mapping[str, str]) -> Figure:

@@ -73,7 +73,9 @@ def plans(table: pd.DataFrame) -> list[Plan]:
     words = "Entropy of what the model predicts for the first token of an answer, in nats, at the end of training"
     words += " (filled, with t intervals of 95 %), beside that of the best predictor of the noisy pool by its closed"
     words += " form (open, dashed). Above it the model knows less than the pool tells, below it is too sure."
-    return [("entropy", partial(_figure, found), _alt(found), words)]
+    both = [*found.lines, *found.kinds]
+    data = lines.frame([(RATE, line) for line, _ in both], closed_form=[theory.mean for _, theory in both])
+    return [Plan("entropy", partial(_figure, found), _alt(found), words, data)]
 
 
 def _figure(found: Entropy, width: float, colours: Mapping[str, str]) -> Figure:

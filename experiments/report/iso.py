@@ -83,7 +83,9 @@ def plans(table: pd.DataFrame) -> list[Plan]:
     found = measured(table)
     if found is None:
         return []
-    return [("iso_error", partial(_figure, found), _alt(found), _caption(found))]
+    fitted = found.best.predict(found.n, found.eta)
+    data = pd.DataFrame({SIZE: found.n, RATE: found.eta, METRIC: found.loss, found.best.form: fitted})
+    return [Plan("iso_error", partial(_figure, found), _alt(found), _caption(found), data)]
 
 
 def _caption(found: Surface) -> str:

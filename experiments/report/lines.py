@@ -105,6 +105,23 @@ def _line(label: str, group: Mapping[str, Any], rows: pd.DataFrame) -> Line:
     return Line(label, group, wide.columns.to_numpy(float), mean, low, high, wide.to_numpy(float))
 
 
+def frame(found: Sequence[tuple[str, Line]], **more: Sequence[np.ndarray]) -> pd.DataFrame:
+    """The numbers of lines: what each runs along, its name, level, mean, interval and a column for each pair.
+
+    Args:
+        found: (column, line).
+        more: further columns, for each line an array over its levels.
+    """
+    rows = []
+    for n, (column, line) in enumerate(found):
+        for i, x in enumerate(line.x):
+            own = {"along": column, "line": line.label, "level": x}
+            own |= {"mean": line.mean[i], "low": line.low[i], "high": line.high[i]}
+            own |= {name: values[n][i] for name, values in more.items()}
+            rows.append(own | {f"pair {k}": value for k, value in enumerate(line.pairs[:, i], 1)})
+    return pd.DataFrame(rows)
+
+
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 

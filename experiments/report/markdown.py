@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.report.content import VERDICTS, Content, evidence, headline_first
+from experiments.report.content import VERDICTS, Content, evidence, headline_first, shown
 from experiments.report.figures import Drawing
 from experiments.report.texts import (
     ARMS_NOTE,
@@ -19,7 +19,7 @@ from experiments.report.texts import (
 
 def _m(text: Any) -> str:
     """Text that means only itself in Markdown, on one line."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in str(text))
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in shown(str(text)))
     return " ".join(escaped.split())
 
 
@@ -66,7 +66,7 @@ def markdown(content: Content, drawings: Sequence[Drawing]) -> str:
 
 
 def _fenced(text: str) -> str:
-    fence = "```"
+    text, fence = shown(text), "```"
     while fence in text:
         fence += "`"
     return f"{fence}\n{text}\n{fence}"

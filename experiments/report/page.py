@@ -16,13 +16,10 @@ import jinja2
 from markupsafe import Markup
 
 from experiments.report import texts
-from experiments.report.content import VERDICTS, Content, evidence, headline_first
+from experiments.report.content import VERDICTS, Content, evidence, headline_first, shown
 from experiments.report.figures import COLOURS, Drawing
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST = 20_000  # characters of a text that are shown
-# what reorders the text around it, and what HTML does not allow, is shown by its code
-UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 EVALUATES = " 'unsafe-eval'"
 # what shows rows of data is between these, so that it can be left out of what is published
 ROWS_BEGIN, ROWS_END = "<!-- rows of data -->", "<!-- end of rows of data -->"
@@ -46,29 +43,25 @@ class Section:
 
 
 def environment() -> jinja2.Environment:
-    """Jinja2 as all pages use it: everything is escaped, cut at `LONGEST` characters, and a missing name is an error.
+    """Jinja2 as all pages use it: everything is escaped, cut where it is long, and a missing name is an error.
 
-    The filter `slug` makes an id of a heading.
+    The filters `slug` and `base64` make an id of a heading, and a text fit for a data: address.
     """
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
-        finalize=shown,
+        finalize=_finalized,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["slug"] = slug
+    made.filters |= {"slug": slug, "base64": lambda text: Markup(base64.b64encode(text.encode()).decode())}
     return made
 
 
-def shown(value: Any) -> Any:
-    """A text as the page has it: no longer than `LONGEST`, and without what would reorder the text around it."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    text = UNSEEN.sub(lambda found: f"[U+{ord(found.group()):04X}]", value[:LONGEST])
-    return text if len(value) <= LONGEST else f"{text} … (cut: {len(value):,} characters)"
+def _finalized(value: Any) -> Any:
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def slug(text: str) -> str:

@@ -43,6 +43,8 @@ RULES_NOTE = (
 )
 HEADINGS = {
     "curves": "Over training",
+    "suites": "Suite by suite",
+    "cost": "What it costs",
     "dose": "Level by level",
     "entropy": "As unsure as it should be",
     "iso_error": "What is as good as what",

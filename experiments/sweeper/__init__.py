@@ -257,6 +257,7 @@ class PairedSweeper(Sweeper):
             plan.config_yaml,
             evaluation=plan.evaluation,
             failures=missing,
+            ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
         )
         if judged:
             console.print(report.claim_table(judged))

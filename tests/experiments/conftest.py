@@ -26,6 +26,25 @@ def configured(composed, tmp_path):
     return make
 
 
+@pytest.fixture
+def few_drawings(monkeypatch):
+    """Leaves out of a report's drawing what takes most of it: a panel for each arm, and PNG."""
+    from matplotlib import pyplot
+
+    from experiments.report import curves, figures, suite_curves
+
+    def save(figure, path, **options):
+        pyplot.close(figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr(figures, "_save", save)
+    monkeypatch.setattr(curves, "_panels", lambda content, width, colours: pyplot.figure(figsize=(width, 1)))
+    monkeypatch.setattr(
+        suite_curves, "_figure", lambda panels, names, width, colours: pyplot.figure(figsize=(width, 1))
+    )
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("store")

@@ -13,22 +13,16 @@ from matplotlib.text import Text
 
 from experiments import report, surface
 from experiments import table as tables
-from experiments.report import dose, entropy, figures, iso, lines
+from experiments.report import dose, entropy, iso, lines
 from experiments.report.figures import COLOURS, NARROW, STYLE, WIDE
 from experiments.report.labels import within
 from tests.experiments.synthetic import BEST, cell, record
 
 # in one process, that the report is built once; drawing takes five times as long when its lines are counted
-pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.no_cover]
+pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.no_cover, pytest.mark.usefixtures("few_drawings")]
 
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
 ENTROPY = {"near_miss": 5.0, "swapped_response": 9.0, "truncated": 4.0, "off_format": 3.0, "contradictory": 5.2}
-
-
-@pytest.fixture(autouse=True)
-def no_panels(monkeypatch):
-    """A panel for each arm is half of all the drawing, and what tests/experiments/test_report.py looks at."""
-    monkeypatch.setattr(figures, "_panels", lambda content, width, colours: plt.figure(figsize=(width, 1)))
 
 
 def made(plan, pairs=4, bases=2, missing=lambda c: False):
@@ -154,7 +148,7 @@ def test_figures_are_drawn_where_there_is_data_for_them(reports, tmp_path):
         "pareto": {"dose", "entropy", "iso_error"},
     }
     two = build(tmp_path / "two", *made([copies(rate) for rate in (0.0, 0.5)]))
-    assert drawn(two) == {"curves", "arms"}
+    assert drawn(two) == {"curves", "cost", "arms"}
     cells, _ = duplication()
     assert drawn(build(tmp_path / "none", cells, {})) == set()
     assert all("Level by level" not in page_of(tmp_path / name) for name in ("two", "none"))
@@ -163,7 +157,7 @@ def test_figures_are_drawn_where_there_is_data_for_them(reports, tmp_path):
 def test_figures_go_when_their_data_do(reports, tmp_path):
     shutil.copytree(reports("pareto").out, tmp_path, dirs_exist_ok=True)
     assert "iso_error" in drawn(tmp_path)
-    assert drawn(build(tmp_path, *pareto(sizes=(512, 1024), rates=(0.0, 0.4), pairs=2))) == {"curves", "arms"}
+    assert drawn(build(tmp_path, *pareto(sizes=(512, 1024), rates=(0.0, 0.4), pairs=2))) == {"curves", "cost", "arms"}
 
 
 def test_two_builds_are_equal_byte_by_byte(reports, tmp_path):

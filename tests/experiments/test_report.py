@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -22,14 +23,16 @@ from experiments.report.texts import tables_of
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_claims import QUICKSTART, claim
 
-pytestmark = pytest.mark.xdist_group("report")  # in one process, that what all share is built once
+# in one process, that what all share is built once, with all its drawings
+pytestmark = [pytest.mark.xdist_group("report"), pytest.mark.usefixtures("few_drawings")]
 
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
+FIGURES = ("curves", "cost", "arms", "suites", "claims")
 COMMAND = "python -m experiments.run experiment=quickstart"
 
 
 def build(out, cells, records, claims=(), title="A title", config="experiment: {name: quickstart}", **options):
-    options = {"evaluation": EVALUATION} | options
+    options = {"evaluation": EVALUATION, "ood": ("entity", "wording", "composition")} | options
     return report.build("quickstart", title, cells, records, claims, out, COMMAND, config, **options)
 
 
@@ -73,7 +76,7 @@ class Page(html.parser.HTMLParser):
 def test_all_files_are_there_and_two_builds_are_equal(made):
     assert set(files(made.out)) == {
         "index.html", "REPORT.md", "claims.json", "runs.csv", "manifest.json",
-        *(f"figures/{name}.svg" for name in ("curves", "arms", "claims")),
+        *(f"figures/{n}.{kind}" for n in FIGURES for kind in ("svg", "png", "csv")),
     }  # fmt: skip
     assert files(made.out) == files(made.again)
 
@@ -96,7 +99,7 @@ def test_the_page_asks_for_nothing(made):
     assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]  # its own, inline
     for tag, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data"):
-            assert (attrs.get(name) or "#")[:1] == "#" or attrs[name] == "data:,", (tag, attrs)
+            assert (attrs.get(name) or "#")[:1] == "#" or attrs[name].startswith("data:"), (tag, attrs)
     assert not re.search(r"@import|url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text
     assert not any(placeholder in text for placeholder, *_ in COLOURS.values())
@@ -104,7 +107,7 @@ def test_the_page_asks_for_nothing(made):
 
 def test_every_figure_is_described(made):
     figures = [attrs for tag, attrs in Page((made.out / "index.html").read_text()).tags if tag == "svg"]
-    assert len(figures) == 6
+    assert len(figures) == 2 * len(FIGURES)
     assert all(attrs["role"] == "img" and len(attrs["aria-label"]) > 40 for attrs in figures)
 
 
@@ -162,6 +165,33 @@ def test_nothing_of_data_or_config_becomes_markup(tmp_path):
     assert not re.search(r"(?<!\\)<script", outside)
     for folder in ("curves", "arms", "claims"):
         assert "<script" not in (tmp_path / "figures" / f"{folder}.svg").read_text()
+
+
+@pytest.mark.parametrize("char", ["\u202e", "\x00", "\x1b"])
+def test_what_reorders_text_or_is_no_text_is_shown_by_its_code(tmp_path, char):
+    cells = [cell(f"a{char}b", pair) for pair in range(2)]
+    records = {c.run_id: record(c, [0.1, 0.2, 0.3, 0.4 + 0.1 * c.seeds["pair"]]) for c in cells}
+    build(tmp_path, cells, records, title=f"t{char}t", failures={})
+    for path in (tmp_path / "index.html", tmp_path / "REPORT.md", *(tmp_path / "figures").glob("*.svg")):
+        assert char not in path.read_text(), path
+    assert f"[U+{ord(char):04X}]" in (tmp_path / "index.html").read_text()
+    ElementTree.parse(tmp_path / "figures" / "curves.svg")
+
+
+def test_a_megabyte_of_text_is_cut_and_says_so(tmp_path):
+    huge = "long <b> " * 120_000
+    name = huge[:20_000]  # runs.csv has it in every line
+    cells = [cell(arm, pair) for arm in ("full", name, name + "2") for pair in range(2)]
+    records = {c.run_id: record(c, [0.1, 0.2, 0.3, 0.4 + 0.1 * c.seeds["pair"]]) for c in cells}
+    lost = cell("full", 7)
+    one = claim(title=huge, source=huge, reading=huge, treatment={"arm": name}, control={"arm": "full"})
+    build(tmp_path, [*cells, lost], records, [one], title=huge, config=huge, failures={lost.run_id: huge})
+    sizes = {path.name: path.stat().st_size for path in tmp_path.rglob("*") if path.suffix in (".html", ".md", ".svg")}
+    assert max(sizes.values()) < 500_000, sizes
+    text = (tmp_path / "index.html").read_text()
+    assert f"(cut: {len(huge):,} characters)" in text
+    labels = {arm.label for arm in arms(tables.read(tmp_path / "runs.csv"), EVALUATION)}
+    assert len(labels) == 3 and max(map(len, labels)) < 100
 
 
 @pytest.mark.parametrize("pairs", [0, 1])

@@ -1,0 +1,139 @@
+"""The figures `curves` and `arms`: the leading metric over training, all arms together and each by itself."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from experiments.report.content import Arm, Content, Curve
+from experiments.report.figures import (
+    MOST_LINES,
+    MOST_PANELS,
+    Plan,
+    curves_frame,
+    drawn_arms,
+    left_out,
+    style_axes,
+    style_of,
+)
+from experiments.report.labels import end_labels
+from experiments.table import REFERENCE
+
+
+def together(content: Content) -> list[Plan]:
+    """`curves`, if anything was measured over training."""
+    shown = drawn_arms(content, MOST_LINES)
+    if not shown:
+        return []
+    words = f"{content.primary} over training, the mean of each arm.{left_out(content, MOST_LINES)}"
+    return [Plan("curves", partial(_curves, content), _alt(content, shown), words, _frame(content, shown))]
+
+
+def apart(content: Content) -> list[Plan]:
+    """`arms`, if anything was measured over training."""
+    shown = drawn_arms(content, MOST_PANELS)
+    if not shown:
+        return []
+    words = "Each arm by itself: its pairs (thin), their mean and its t interval of 95 % with base models as fixed"
+    words += f" blocks; dashed, the mean of {REFERENCE}.{left_out(content, MOST_PANELS)}"
+    return [Plan("arms", partial(_panels, content), _alt(content, shown), words, _frame(content, shown))]
+
+
+def _frame(content: Content, shown: list[Arm]):
+    return curves_frame([({"arm": arm.label, "metric": content.primary}, arm.curve) for arm in shown])
+
+
+def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
+    narrow = width < 5
+    measured = drawn_arms(content, MOST_LINES)
+    rows = math.ceil(len(measured) / 2) * narrow
+    height = (3.0 if narrow else 4.2) + 0.19 * rows
+    figure, ax = plt.subplots(figsize=(width, height))
+    style_axes(ax, colours)
+    styles = style_of(content)
+    for arm in measured:
+        colour, marker = styles[arm.label]
+        lead = arm.label == REFERENCE
+        ax.plot(
+            arm.curve.steps, arm.curve.mean, color=colours[colour], marker=marker, markersize=4.5,
+            linewidth=2.2 if lead else 1.6, label=arm.label, zorder=4 if lead else 3, clip_on=False,
+        )  # fmt: skip
+    _baselines(ax, content, colours)
+    last = max(arm.curve.steps[-1] for arm in measured)
+    ax.set_xlim(0, last)
+    ax.set_xlabel("steps of training", color=colours["muted"])
+    steps = sorted({int(step) for arm in measured for step in arm.curve.steps})
+    ax.xaxis.set_major_locator(FixedLocator(steps) if len(steps) < 9 else MaxNLocator(5, integer=True))
+    ax.set_title(_axis_title(content), color=colours["ink"])
+    if narrow:
+        figure.subplots_adjust(left=0.1, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + 0.19 * rows) / height)
+        legend = figure.legend(loc="lower left", ncols=2, fontsize=8, bbox_to_anchor=(0.0, 0.0), columnspacing=1.0)
+        for text in legend.get_texts():
+            text.set_color(colours["ink"])
+    else:
+        figure.subplots_adjust(left=0.06, right=0.76, top=0.93, bottom=0.11)
+        known = [arm for arm in measured if np.isfinite(arm.curve.mean[-1])]
+        ends = [(arm.label, arm.curve.mean[-1], colours[styles[arm.label][0]]) for arm in known]
+        end_labels(ax, ends, colours, bold=REFERENCE)
+    return figure
+
+
+def _axis_title(content: Content) -> str:
+    return f"{content.primary} ({'more' if content.mode == 'max' else 'less'} is better)"
+
+
+def _baselines(ax: Axes, content: Content, colours: Mapping[str, str]) -> None:
+    for label, value in content.baselines.items():
+        ax.axhline(value, color=colours["muted"], linewidth=1, linestyle=(0, (2, 3)), zorder=1)
+        ax.annotate(
+            label, (1, value), xycoords=("axes fraction", "data"), xytext=(0, -2), textcoords="offset points",
+            ha="right", va="top", fontsize=7.5, color=colours["muted"],
+        )  # fmt: skip
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.05 * (high - low) * bool(content.baselines), high)
+
+
+def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
+    measured = drawn_arms(content, MOST_PANELS)
+    columns = min(len(measured), 2 if width < 5 else 3)
+    rows = math.ceil(len(measured) / columns)
+    height = rows * (1.45 if width < 5 else 1.75) + 0.5
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), sharex=True, sharey=True, squeeze=False)
+    reference = next((arm.curve for arm in measured if arm.name == REFERENCE), None)
+    styles = style_of(content)
+    for ax, arm in zip(axes.flat, measured, strict=False):
+        _panel(ax, arm, reference, colours, colours[styles[arm.label][0]], styles[arm.label][1])
+    for ax in list(axes.flat)[len(measured) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    left = 0.1 if width < 5 else 0.06
+    figure.subplots_adjust(left=left, right=0.98, top=1 - 0.25 / height, bottom=0.5 / height, hspace=0.35, wspace=0.12)
+    figure.supxlabel("steps of training", color=colours["muted"], fontsize=9, y=0.06 / height)
+    return figure
+
+
+def _panel(ax: Axes, arm: Arm, reference: Curve | None, colours: Mapping[str, str], colour: str, marker: str) -> None:
+    style_axes(ax, colours)
+    curve = arm.curve
+    for pair in curve.pairs:
+        ax.plot(curve.steps, pair, color=colour, linewidth=0.6, alpha=0.45)
+    ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+    if reference is not None and reference is not curve:
+        ax.plot(reference.steps, reference.mean, color=colours["muted"], linewidth=1.1, linestyle=(0, (3, 2)))
+    ax.plot(curve.steps, curve.mean, color=colour, linewidth=2, marker=marker, markersize=3.5)
+    everything = np.concatenate([curve.pairs.ravel(), curve.mean])
+    if np.isfinite(everything).any():
+        low, high = np.nanmin(everything), np.nanmax(everything)
+        ax.set_ylim(min(ax.get_ylim()[0], low), max(ax.get_ylim()[1], high))
+    ax.set_title(arm.label, color=colour)
+
+
+def _alt(content: Content, shown: list[Arm]) -> str:
+    ends = [f"{a.label} {a.curve.mean[-1]:.2f}" for a in shown]
+    return f"Line chart of {content.primary} over steps of training. At the last step: {', '.join(ends)}."

@@ -1,0 +1,106 @@
+"""The figure `suites`: each OOD suite over training, a panel an arm."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments import table as tables
+from experiments.report.content import Content, Curve, curve_of, missing
+from experiments.report.figures import (
+    MARKERS,
+    MOST_PANELS,
+    SERIES,
+    Plan,
+    curves_frame,
+    drawn_arms,
+    left_out,
+    style_axes,
+)
+
+Panel = tuple[str, Mapping[str, Curve]]  # arm, suite -> curve
+
+
+def plans(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[Plan]:
+    """The figure, if there is more than one suite with the leading metric."""
+    panels = _panels(content, table, suites)
+    names = [suite for suite in suites if any(suite in curves for _, curves in panels)]
+    if len(names) < 2:
+        return []
+    metric = content.primary.partition("/")[2]
+    words = f"{metric} of each out-of-distribution suite over training: the pairs (thin), their mean and its t interval"
+    words += f" of 95 % with base models as fixed blocks.{left_out(content, MOST_PANELS)}"
+    ends = [
+        f"{label}: {', '.join(f'{suite} {curve.mean[-1]:.2f}' for suite, curve in curves.items())}"
+        for label, curves in panels
+    ]
+    alt = f"Line charts of {metric} on {', '.join(names)} over steps of training. At the last step, {'; '.join(ends)}."
+    each = [(label, suite, curve) for label, curves in panels for suite, curve in curves.items()]
+    data = curves_frame([({"arm": label, "suite": suite, "metric": metric}, curve) for label, suite, curve in each])
+    return [Plan("suites", partial(_figure, panels, names), alt, words, data)]
+
+
+def _panels(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[Panel]:
+    metric = content.primary.partition("/")[2]
+    rows = table[table["suite"].isin(suites) & (table["metric"] == metric) & table["point"].str.startswith("step:")]
+    found = []
+    for arm in drawn_arms(content, MOST_PANELS):
+        levels = {key: None if missing(value) else value for key, value in arm.levels.items()}
+        own = tables.matching(rows, {"arm": arm.name, **levels})
+        curves = {suite: curve_of(own, f"{suite}/{metric}") for suite in suites}
+        found.append((arm.label, {suite: curve for suite, curve in curves.items() if len(curve.steps)}))
+    return [(label, curves) for label, curves in found if curves]
+
+
+def _figure(panels: Sequence[Panel], names: Sequence[str], width: float, colours: Mapping[str, str]) -> Figure:
+    columns = min(len(panels), 2 if width < 5 else 3)
+    rows = math.ceil(len(panels) / columns)
+    legend_rows = math.ceil(len(names) / (2 if width < 5 else 4))
+    below = 0.5 + 0.2 * legend_rows
+    height = rows * (1.45 if width < 5 else 1.75) + below
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), sharex=True, sharey=True, squeeze=False)
+    for ax, (label, curves) in zip(axes.flat, panels, strict=False):
+        style_axes(ax, colours)
+        _panel(ax, curves, names, colours)
+        ax.set_title(label, color=colours["ink"])
+    for ax in list(axes.flat)[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    left = 0.1 if width < 5 else 0.06
+    figure.subplots_adjust(
+        left=left, right=0.98, top=1 - 0.25 / height, bottom=below / height, hspace=0.35, wspace=0.12
+    )
+    figure.supxlabel("steps of training", color=colours["muted"], fontsize=9, y=(0.06 + 0.2 * legend_rows) / height)
+    handles = {line.get_label(): line for ax in axes.flat for line in ax.get_lines() if line.get_label() in names}
+    legend = figure.legend(
+        [handles[name] for name in names], names, loc="lower left", ncols=2 if width < 5 else 4, fontsize=8,
+        bbox_to_anchor=(left / 2, 0.0), columnspacing=1.2, borderaxespad=0,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_color(colours["ink"])
+    return figure
+
+
+def _panel(ax: Axes, curves: Mapping[str, Curve], names: Sequence[str], colours: Mapping[str, str]) -> None:
+    top = []
+    for i, name in enumerate(names):
+        if name not in curves:
+            continue
+        curve, colour = curves[name], colours[SERIES[i % len(SERIES)]]
+        for pair in curve.pairs:
+            ax.plot(curve.steps, pair, color=colour, linewidth=0.5, alpha=0.4)
+        ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
+        marker = MARKERS[i % len(MARKERS)]
+        ax.plot(curve.steps, curve.mean, color=colour, linewidth=1.6, marker=marker, markersize=3.2, label=name)
+        top += [curve.pairs.ravel(), curve.mean]
+    everything = np.concatenate(top)
+    if np.isfinite(everything).any():
+        low, high = np.nanmin(everything), np.nanmax(everything)
+        ax.set_ylim(min(ax.get_ylim()[0], low), max(ax.get_ylim()[1], high))
