@@ -2,6 +2,7 @@
 
 <folder>/<experiment>/REPORT.md index.html claims.json manifest.json figures/   the report as it stands
                       runs.csv.gz records.jsonl.gz                             its numbers, and the records behind them
+                      (without PNGs, which say what the SVGs do, and without rows of data, but for the embedded world's)
 <folder>/others.jsonl.gz                                                       finished runs that no report has yet
 
 A record travels with the config of its run (secrets left out): metrics, seeds, versions, ids and hashes, but no data
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from experiments import UserError, store
+from experiments import UserError, account, store, store_index
 
 RECORDS, OTHERS = "records.jsonl.gz", "others.jsonl.gz"
 COPIED = ("REPORT.md", "index.html", "claims.json", "manifest.json")
@@ -42,9 +43,12 @@ def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int
         out.mkdir(parents=True, exist_ok=True)
         for file in COPIED:
             shutil.copyfile(report / file, out / file)
+        if not _embedded(root, run_ids):
+            page = (report / "index.html").read_text(encoding="utf-8")
+            store.write_atomic(out / "index.html", account.without_rows(page))
         shutil.rmtree(out / "figures", ignore_errors=True)
         if (report / "figures").is_dir():
-            shutil.copytree(report / "figures", out / "figures")
+            shutil.copytree(report / "figures", out / "figures", ignore=shutil.ignore_patterns("*.png"))
         (out / "runs.csv").unlink(missing_ok=True)  # of an earlier layout: there is to be one table
         _write(out / "runs.csv.gz", (report / "runs.csv").read_bytes())
         counts[name] = _write_records(root, run_ids, out / RECORDS)
@@ -55,6 +59,12 @@ def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int
         if not others:
             (folder / OTHERS).unlink(missing_ok=True)
     return counts
+
+
+def _embedded(root: Path, run_ids: Iterable[str]) -> bool:
+    """Whether all rows of these runs are the embedded world's; a config that cannot be read does not tell."""
+    names = {store_index.read_config(store.run_folder(root, run_id)).get("data.name") for run_id in run_ids}
+    return names <= set(account.EMBEDDED)
 
 
 def _write_records(root: Path, run_ids: Iterable[str], path: Path) -> int:

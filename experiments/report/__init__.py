@@ -15,7 +15,7 @@ from experiments import store
 from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.report import content as contents
-from experiments.report import curves, dose, entropy, forest, iso, pareto, suite_curves
+from experiments.report import curves, dose, entropy, folders, forest, iso, pareto, suite_curves
 from experiments.report.content import Content, Evaluation, Failure
 from experiments.report.differences import with_differences
 from experiments.report.figures import Plan, draw_all
@@ -40,6 +40,7 @@ def build(
     evaluation: Evaluation,
     failures: Mapping[str, str] | None = None,
     ood: Sequence[str] = (),
+    root: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Judge the claims and write the report into the folder `out`; what is there of an earlier one is replaced.
 
@@ -50,6 +51,7 @@ def build(
         evaluation: says which metric leads, in which direction, and what a run's best point is chosen by.
         failures: run id -> why there is no record.
         ood: the suites out of distribution.
+        root: the store, in which the folders of runs have rows, answers and results by question; None: there is none.
 
     Returns:
         The content of `claims.json`.
@@ -67,7 +69,8 @@ def build(
     content = _content(name, title, table, records, judged, command, config_yaml, evaluation, failures or {})
     drawings = draw_all(_plans(content, table, evaluation, ood), out / "figures")
     store.write_atomic(out / "REPORT.md", markdown(content, drawings))
-    store.write_atomic(out / "index.html", page(content, drawings))
+    found = folders.look(root, table, content.arms, judged, records, ood)
+    store.write_atomic(out / "index.html", page(content, drawings, folders=found))
     return judged
 
 

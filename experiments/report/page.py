@@ -15,14 +15,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from experiments import account
 from experiments.report import texts
 from experiments.report.content import VERDICTS, Content, evidence, headline_first, shown
 from experiments.report.figures import COLOURS, Drawing
+from experiments.report.folders import Folders
 
 TEMPLATES = Path(__file__).parent / "templates"
 EVALUATES = " 'unsafe-eval'"
-# what shows rows of data is between these, so that it can be left out of what is published
-ROWS_BEGIN, ROWS_END = "<!-- rows of data -->", "<!-- end of rows of data -->"
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def slug(text: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def page(content: Content, drawings: Sequence[Drawing], sections: Sequence[Section] = ()) -> str:
-    """The page; `sections` stand after the report's own figures and tables."""
+def page(
+    content: Content, drawings: Sequence[Drawing], sections: Sequence[Section] = (), folders: Folders | None = None
+) -> str:
+    """The page; `sections` stand after the report's own figures and tables, `folders` is what runs left beside them."""
     templates = environment()
     scripts = [(TEMPLATES / "report.js").read_text(encoding="utf-8"), *(one.script for one in sections if one.script)]
     rules = [(TEMPLATES / "report.css").read_text(encoding="utf-8"), *(one.style for one in sections if one.style)]
@@ -85,9 +87,10 @@ def page(content: Content, drawings: Sequence[Drawing], sections: Sequence[Secti
         drawings=drawings,
         tables=found,
         sections=sections,
+        folders=folders or Folders(),
         texts=texts,
-        rows_begin=Markup(ROWS_BEGIN),
-        rows_end=Markup(ROWS_END),
+        rows_begin=Markup(account.ROWS_BEGIN),
+        rows_end=Markup(account.ROWS_END),
     )
 
 
@@ -113,10 +116,3 @@ def _policy(scripts: Sequence[str], evaluates: bool) -> str:
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; script-src {allowed};"
         " base-uri 'none'; form-action 'none'"
     )
-
-
-def without_rows(text: str) -> str:
-    """A page less all that shows rows of data, saying so in their place."""
-    note = '<p class="muted">Rows of the data are left out of what is published; the report in the store has them.</p>'
-    between = re.compile(f"{re.escape(ROWS_BEGIN)}.*?{re.escape(ROWS_END)}", re.DOTALL)
-    return between.sub(lambda _: note, text)

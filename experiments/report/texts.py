@@ -14,6 +14,7 @@ from experiments.report.content import (
     margin_of,
     number,
 )
+from experiments.report.folders import Selection
 
 ARMS_NOTE = (
     "Means over the finished pairs, at the point that does best on {best}; the interval is a t interval of 95 % for the"
@@ -26,6 +27,10 @@ SCORERS_NOTE = (
     "How well a scorer tells clean rows from each kind of noise: the share of clean and noisy rows that it puts in the"
     " right order (AUROC; 0.5 is chance). Under pairs: the share of held-out preference pairs that the parts of the"
     " reward model put in the right order, beside what it must beat, that the response with more tokens or words wins."
+)
+SELECTIONS_NOTE = (
+    "Means over the runs that recorded it. Under each kind of noise, and clean, the rows that are trained on as a share"
+    " of the pool's rows of that kind; copies count, so that a duplicated set may have more than there were."
 )
 RULES = (
     ("reproduced", "the whole interval lies beyond the margin, on the side that the claim says"),
@@ -134,6 +139,23 @@ def tables_of(content: Content) -> dict[str, tuple[list[str], list[list[str]]]]:
     if content.claims:
         found["claims"] = (list(CLAIM_COLUMNS), claim_rows(headline_first(content.claims)))
     return found
+
+
+def selection_table(found: Sequence[Selection]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of what each selection did."""
+    kinds = dict.fromkeys(kind for one in found for kind in one.kinds)
+    columns = ["arm", "runs", "pool rows", "rows trained on", "words a response, pool", "trained on"]
+    columns += [f"of {kind} rows" for kind in kinds]
+    rows = []
+    for one in found:
+        shares = [_share(*one.kinds.get(kind, (0.0, 0.0))) for kind in kinds]
+        sizes = [count(one.pool_rows), count(one.rows), number(one.pool_words, 1), number(one.words, 1)]
+        rows.append([one.label, str(one.runs), *sizes, *shares])
+    return columns, rows
+
+
+def _share(pool: float, trained: float) -> str:
+    return f"{100 * trained / pool:.1f} %" if pool else "–"
 
 
 def summary(content: Content) -> str:

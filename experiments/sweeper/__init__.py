@@ -258,6 +258,7 @@ class PairedSweeper(Sweeper):
             evaluation=plan.evaluation,
             failures=missing,
             ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
+            root=plan.root,
         )
         if judged:
             console.print(report.claim_table(judged))
