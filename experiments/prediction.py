@@ -86,6 +86,12 @@ class Prediction:
         half = self.t_cell * float(np.sqrt(self.variance(lambda f: surface.exchange(f, n, eta, d))))
         return middle - half, middle, middle + half
 
+    def equal_size(self, n: float, eta: float, other: float, d: float = 0.0) -> tuple[float, float, float]:
+        """(low, middle, high) of the rows with noise share `other` that are as good; see `surface.equal_size`."""
+        middle = surface.equal_size(self.fit, n, eta, other, d)
+        half = self.t_cell * np.sqrt(self.variance(lambda f: np.log(surface.equal_size(f, n, eta, other, d))))
+        return float(middle * np.exp(-half)), middle, float(middle * np.exp(half))
+
 
 def predict(form: str, n: np.ndarray, eta: np.ndarray, d: np.ndarray | None, values: np.ndarray, bases: Sequence[int],
             level: float = LEVEL) -> Prediction:  # fmt: skip

@@ -20,6 +20,7 @@ from experiments import table as tables
 from experiments.shape_files import FEWEST_CELLS, FEWEST_LEVELS
 
 SPARE = 3  # cells more than parameters of its own that a borrowed surface takes at least
+METRIC, POINT = "ood/nll", "best_val"  # likelihood: exact match is no loss with powers and a floor
 NONE = "none"  # what an empty cell of the table is called
 
 
@@ -63,6 +64,17 @@ class Slices:
     keys: tuple[str, ...]  # the columns by which slices are chosen
     slices: tuple[Slice, ...]
     left_over: tuple[str, ...]  # combinations that were measured at too few cells, in words
+
+
+def found_in(table: pd.DataFrame) -> Slices | None:
+    """The surfaces of an experiment whose runs span sizes, noise and copies; None of any other."""
+    axes = Axes()
+    if not spanned(table, axes):
+        return None
+    try:
+        return measured(table, METRIC, POINT, axes)
+    except shapes.Unfit:
+        return None
 
 
 def spanned(table: pd.DataFrame, axes: Axes) -> bool:
@@ -193,9 +205,9 @@ def _whole(choice: Mapping[str, Any], grid: shapes.Grid) -> Slice | str:
     n, eta, d = grid.cells.T
     for values, what in ((n, "sizes"), (eta, "rates of noise")):
         if len(np.unique(values)) < FEWEST_LEVELS:
-            return f"{len(np.unique(values))} {what} in every pair; a surface takes at least {FEWEST_LEVELS}"
+            return f"{what} that every pair has: {len(np.unique(values))}, at least {FEWEST_LEVELS} are needed"
     if len(n) < FEWEST_CELLS:
-        return f"{len(n)} cells that every pair has; a surface takes at least {FEWEST_CELLS}"
+        return f"cells that every pair has: {len(n)}, at least {FEWEST_CELLS} are needed"
     if np.ptp(np.log(grid.values.mean(0))) < shapes.TINY:
         return "all cells have the same loss; there is nothing to fit"
     copies = d if np.ptp(d) > 0 else None

@@ -225,9 +225,13 @@ def elasticity(f: Fit, n: float, eta: float) -> tuple[float, float]:
     return slope((step, 1.0)), slope((1.0, step)) if eta > 0 else 0.0
 
 
-def equal_size(f: Fit, n: float, eta: float, other: float) -> float:
-    """How many rows with noise share `other` have the loss that `n` rows with share `eta` have; nan if none do."""
-    return _size_for(f, float(f.predict(np.array(n), np.array(eta))), other)
+def equal_size(f: Fit, n: float, eta: float, other: float, d: float = 0.0) -> float:
+    """How many rows with noise share `other` have the loss that `n` rows with share `eta` have; nan if none do.
+
+    Both sets hold the same share `d` of copies.
+    """
+    unique = max(1 - d, UNIQUE) ** f.values.get("delta", 0.0)
+    return _size_for(f, float(f.predict(np.array(n), np.array(eta), d)), other) / unique
 
 
 def exchange(f: Fit, n: float, eta: float, d: float = 0.0) -> float:
@@ -237,8 +241,7 @@ def exchange(f: Fit, n: float, eta: float, d: float = 0.0) -> float:
     does nothing, 0 if noisy rows might as well be dropped, below 0 if they had better be. Both sets hold the same share
     `d` of copies.
     """
-    unique = max(1 - d, UNIQUE) ** f.values.get("delta", 0.0)
-    return (equal_size(f, n * unique, eta, 0.0) / unique - n * (1 - eta)) / (n * eta)
+    return (equal_size(f, n, eta, 0.0, d) - n * (1 - eta)) / (n * eta)
 
 
 def iso_error(f: Fit, y: float, etas: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The report of an experiment: a page, its Markdown twin, and the files that its numbers can be had from.
 
 index.html REPORT.md figures/      to read
+simulator.html                     of runs over sizes, noise and copies: to ask
 runs.csv claims.json manifest.json to compute with: every verdict follows from the first two
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from experiments import claims as judging
-from experiments import store
+from experiments import slices, store
 from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.report import content as contents
@@ -20,7 +21,7 @@ from experiments.report.content import Content, Evaluation, Failure
 from experiments.report.differences import with_differences
 from experiments.report.figures import Plan, draw_all
 from experiments.report.markdown import markdown
-from experiments.report.page import page
+from experiments.report.page import Section, alone, page
 from experiments.report.terminal import arm_table, claim_table
 from experiments.table import Cell
 
@@ -70,7 +71,8 @@ def build(
     drawings = draw_all(_plans(content, table, evaluation, ood), out / "figures")
     store.write_atomic(out / "REPORT.md", markdown(content, drawings))
     found = folders.look(root, table, content.arms, judged, records, ood)
-    store.write_atomic(out / "index.html", page(content, drawings, folders=found))
+    sections = _simulator(table, content.title or name, out / "simulator.html")
+    store.write_atomic(out / "index.html", page(content, drawings, sections, folders=found))
     return judged
 
 
@@ -86,6 +88,19 @@ def _plans(content: Content, table: pd.DataFrame, evaluation: Evaluation, ood: S
         *suite_curves.plans(content, table, ood),
         *forest.plans(content),
     ]
+
+
+def _simulator(table: Any, title: str, out: Path) -> list[Section]:
+    """Write the simulator's own page, and return its section of the report, if the runs span its axes."""
+    found = slices.found_in(table)
+    if found is None:
+        out.unlink(missing_ok=True)
+        return []
+    from experiments.report import simulator  # Bokeh takes a second to import
+
+    section = simulator.section(found)
+    store.write_atomic(out, alone(title, section, back="index.html"))
+    return [section]
 
 
 def _content(

@@ -94,6 +94,23 @@ def page(
     )
 
 
+def alone(title: str, section: Section, back: str | None = None) -> str:
+    """A page of one section; `back` is the address of the report beside it."""
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return (
+        environment()
+        .get_template("alone.html")
+        .render(
+            title=title,
+            policy=_policy([section.script], section.evaluates),
+            style=Markup(_variables() + f"{style}\n{section.style}"),
+            script=Markup(section.script),
+            section=section,
+            back=back,
+        )
+    )
+
+
 def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates say of a claim."""
     said = {"verdict_class": claim["verdict"], "verdict": VERDICTS[claim["verdict"]], "evidence": evidence(claim)}

@@ -1,11 +1,13 @@
 """Runs of experiment=simulator that were never made: its cells, and losses from a surface that is known."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments import slices
 from experiments import table as tables
 from tests.experiments.synthetic import BEST, cell, record
 
@@ -58,3 +60,9 @@ def runs(
 
 def table(**options) -> pd.DataFrame:
     return tables.runs_table(*runs(**options), BEST)
+
+
+@cache
+def found() -> slices.Slices:
+    """The surfaces of the whole design, fitted once for all tests of a process."""
+    return slices.measured(table(), "ood/nll", "best_val", slices.Axes())

@@ -108,6 +108,14 @@ def test_what_a_noisy_row_is_worth_has_its_truth_in_its_band():
     assert low < exact < high
 
 
+def test_rows_that_are_as_good_have_the_same_loss():
+    made, *_ = simulated(np.random.default_rng(6), 2, 2, 0.2, 0.05, 0.02)
+    low, middle, high = made.equal_size(1500, 0.4, 0.1, 0.25)
+    assert low < middle < high < 1500
+    assert made.fit.predict(middle, 0.1, 0.25) == pytest.approx(float(made.fit.predict(1500, 0.4, 0.25)))
+    assert np.array(made.equal_size(1500, 0.4, 0.4, 0.25)) == pytest.approx(1500)  # itself, without an error
+
+
 def test_a_borrowed_surface_has_the_errors_of_both():
     rng = np.random.default_rng(5)
     whole, *_ = simulated(rng, 2, 2, 0.0, 0.05, 0.0)

@@ -7,6 +7,8 @@ from experiments import shapes, slices, surface
 from tests.experiments import spanning
 from tests.experiments.spanning import CONCENTRATED, DELTA, DESIGN, KAPPA, levels
 
+pytestmark = pytest.mark.xdist_group("simulator")  # in one process, that what all share is fitted once
+
 AXES = slices.Axes()
 
 
@@ -14,9 +16,9 @@ def measured(**options):
     return slices.measured(spanning.table(**options), "ood/nll", "best_val", AXES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found():
-    return measured()
+    return spanning.found()
 
 
 @pytest.fixture
@@ -125,8 +127,8 @@ def test_too_few_cells_for_anything_are_said(one_form):
 
 
 @pytest.mark.parametrize(("keep", "words"), [
-    (lambda at: at["data.rows"] in (256, 512), "2 sizes"),
-    (lambda at: at["noise.rate"] < 0.4, "2 rates of noise"),
+    (lambda at: at["data.rows"] in (256, 512), "sizes that every pair has: 2,"),
+    (lambda at: at["noise.rate"] < 0.4, "rates of noise that every pair has: 2,"),
     (lambda at: False, "no runs"),
 ])  # fmt: skip
 def test_what_bears_no_surface_says_why(keep, words):
