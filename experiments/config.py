@@ -75,11 +75,12 @@ class Seeds(Frozen):
 
 
 class TrackingConfig(Frozen):
-    """Where wandb mirrors a run to."""
+    """Where wandb mirrors a run to; `models`: the model that the run kept as an artifact, too."""
 
     mode: Literal["offline", "online", "none"] = "offline"
     project: str = Field("quality-vs-quantity", min_length=1)
     entity: str | None = None
+    models: bool = False
 
 
 class StoreConfig(Frozen):
@@ -139,6 +140,8 @@ def validate(cfg: DictConfig | Mapping[str, Any]) -> Config:
         config = Config(**{key: value for key, value in plain(cfg).items() if key not in NOT_OF_A_RUN})
     except ValidationError as error:
         raise UserError(explain(error)) from None
+    if config.tracking.models and config.tracking.mode != "none" and not config.model.save:
+        raise UserError("tracking.models=true: needs the models that model.save=true keeps; set that too")
     if config.model.kind == "scratch" and config.data.name not in ("text", "world_text"):
         raise UserError(f"model.kind=scratch: has read nothing, and data={config.data.name} asks; use data=stories")
     if config.model.kind in SEEDED:

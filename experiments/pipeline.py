@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from curate.example import column, pool_hash
-from train import follower
+from train import distributed, follower
 from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
 from train.models import load_to_tune, trainable_share, with_lora
 
@@ -33,7 +33,7 @@ from .measuring import (
     spoken_by,
     suites_of,
 )
-from .subset import Subset, curate_subset, training_rows
+from .subset import Subset, curate_subset, manifest, training_rows
 from .suites.generation import SUITE
 from .suites.memorised import memorised, row_groups
 from .suites.pairwise import check_judge
@@ -46,6 +46,7 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
         check_judge(config.evaluation.pairwise.endpoint)
     subset = curate_subset(config)
     account.write(folder / account.SELECTION, subset.account)
+    store.write_atomic(folder / store.SUBSET, manifest(subset.rows))
     suites = suites_of(config)
     check_overlap(config, subset.rows, suites)
     base = prepare.build_base(config)
@@ -184,6 +185,8 @@ def environment() -> dict[str, str]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: version(name) for name in packages},
+        # of a run of one process nothing is said, as in records from before there were more
+        **({"processes": str(distributed.launched())} if distributed.launched() > 1 else {}),
     }
 
 

@@ -4,6 +4,7 @@
                 metrics.jsonl    the curve, a line a measurement, flushed as it is made
                 items.parquet    per-item results
                 losses.csv       the training loss of every step
+                subset.csv       ids and hashes of the rows that were trained on, in order
                 selection.json   what the selection did, with some rows; answers.json: some answers; see account.py
                 outputs.jsonl    what the tuned model says by itself; pairwise.jsonl: and how a judge compares it
                 SHA256SUMS       of all these files and the record, as `sha256sum -c` reads it
@@ -36,11 +37,12 @@ from experiments import UserError, command_line
 
 SECRET = re.compile(r"(?<![a-z])(api)?key(?![a-z])|token(?!s|i)|secret|passw(or)?d|credential", re.IGNORECASE)
 CHECKPOINT = "checkpoint.safetensors"
+SUBSET = "subset.csv"
 RESERVED = {"cache", "reports", "wandb"}  # folders of the store that are no runs
 RECORD, SUMS, CORRUPT = "record.json", "SHA256SUMS", "record.json.corrupt"
 SUMMED = (
     "answers.json", "config.yaml", "items.parquet", "losses.csv", "metrics.jsonl", "outputs.jsonl", "pairwise.jsonl",
-    "selection.json",
+    "selection.json", "subset.csv",
 )  # fmt: skip
 
 

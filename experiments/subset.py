@@ -1,5 +1,7 @@
 """From pool to subset: noise, scores, selection, duplication; what is trained on, and how it came to be."""
 
+import csv
+import io
 import json
 import time
 import warnings
@@ -15,7 +17,7 @@ from datasets import Dataset
 from curate import UserError, microworld
 from curate.config import DataConfig
 from curate.duplicate import duplicate
-from curate.example import column, load_pool, pool_hash, render
+from curate.example import column, digest, load_pool, pool_hash, render
 from curate.noise import corrupt
 from curate.rewrite import rewrite
 from curate.scoring import Models, score
@@ -27,6 +29,7 @@ from . import prepare
 from .account import account
 from .config import Config, scores_are_used, trains_reward_model
 
+SAID = ("instruction", "input", "output")
 WORLD_ROWS = 4096  # of the embedded world, where data.rows says nothing
 
 
@@ -149,6 +152,21 @@ def _embeddings(config: Config, pool: Dataset) -> np.ndarray | None:
 
     base = prepare.build_base(config) if config.model.kind == "micro" else None
     return embed(row_texts(pool), config.selection.encoder or base, cache=Path(config.store.root) / "cache")
+
+
+def manifest(rows: Dataset) -> str:
+    """What a run's `subset.csv` says: which rows these are, in order, without what they say.
+
+    Columns: `id`, the row's in its pool; `hash`, `curate.example.digest` of instruction, input, output and, where
+    there are any, the turns before, as they are trained on. Without turns, a row that nothing was done to has its
+    hash as its id unless the file gave it one of its own.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("id", "hash"))
+    for row_id, turns, *said in zip(*(column(rows, name) for name in ("id", "turns", *SAID)), strict=True):
+        writer.writerow((row_id, digest(*said, *([turns] if turns else []))))
+    return text.getvalue()
 
 
 def auroc(scores: np.ndarray, kinds: list[str | None]) -> dict[str, float] | None:

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from curate.example import make_pool
+from curate.example import make_pool, replace
 from experiments import account, store
 from experiments.config import run_id
+from experiments.subset import manifest
 from tests.experiments.runs import run
 
 
@@ -29,7 +30,11 @@ def test_a_run_writes_what_its_selection_did_and_its_model_says(make):
     said = account.read(folder / account.ANSWERS)
     assert {one["suite"] for one in said} == {"entity", "wording", "composition"}
     assert all(one["prompt"] and one["gold"] for one in said)
-    assert {account.SELECTION, account.ANSWERS} <= set(store.sums(folder))
+    assert {account.SELECTION, account.ANSWERS, store.SUBSET} <= set(store.sums(folder))
+    listed = [line.split(",") for line in (folder / store.SUBSET).read_text().splitlines()]
+    assert listed[0] == ["id", "hash"]
+    assert len(listed) == 1 + record["data"]["rows"]
+    assert all(len(row_hash) == 16 for _, row_hash in listed[1:])
     assert "kept" not in json.dumps(record["data"].get("kinds", {}))
     assert record["run_id"] == run_id(config)
 
@@ -70,3 +75,15 @@ def test_a_question_that_is_too_long_is_not_asked(make_model, tokenizer):
     found = account.answers(make_model(), tokenizer, [suite, near], max_length=20)
     assert [(one["suite"], one["item"]) for one in found] == [("far", 0)]
     assert isinstance(found[0]["answer"], str)
+
+
+def test_a_subset_is_listed_by_ids_and_hashes_of_what_is_trained_on():
+    pool = rows(3)
+    changed = replace(pool, output=["o 0", "wrong", "o 2"])
+    turned = replace(pool, turns=[None, None, '[["user", "hi"]]'])
+    plain, noisy, talk = ([line.split(",") for line in manifest(p).splitlines()] for p in (pool, changed, turned))
+    assert plain == [["id", "hash"], *([i, i] for i in pool["id"][:])]
+    assert [a == b for a, b in zip(plain, noisy, strict=True)] == [True, True, False, True]
+    assert [row[0] for row in noisy] == [row[0] for row in plain]
+    assert [a == b for a, b in zip(plain, talk, strict=True)] == [True, True, True, False]
+    assert "wrong" not in manifest(changed)

@@ -81,6 +81,7 @@ def test_a_seed_that_is_given_stays(configured):
 
 SAME = [
     ("tracking", ["tracking=none"], ["tracking=offline"]),
+    ("models sent", ["model.save=true"], ["model.save=true", "tracking.models=true"]),
     ("a scorer that nothing uses", ["selection=random", "scorer=length"], ["selection=random", "scorer=none"]),
     ("the kind of no noise", ["noise=mixture", "noise.rate=0"], ["noise=none"]),
     ("the source of no copies", ["duplication=concentrated", "duplication.rate=0"], ["duplication=none"]),

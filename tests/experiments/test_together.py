@@ -40,6 +40,7 @@ def test_a_run_of_two_processes_is_that_of_one(make, tmp_path):
         found = store.read(shared)
         assert found is not None
         assert found["points"] == alone["points"]
+        assert found["environment"]["processes"] == "2" and "processes" not in alone["environment"]
         assert found["cost"]["tokens_seen"] == alone["cost"]["tokens_seen"]
         nll = [record["metrics"]["end"]["ood"]["nll"]["value"] for record in (found, alone)]
         assert nll[0] == pytest.approx(nll[1], rel=1e-5)

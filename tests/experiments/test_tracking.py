@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from base64 import b64encode
+from hashlib import md5
 from pathlib import Path
 
 import pytest
 import wandb
 
-from experiments import store, tracking
+from experiments import UserError, store, tracking
+from experiments.config import validate
 
 QUOTED = [{"id": "alpagasus", "metric": "ood/em", "value": 0.7, "source": "arXiv:2307.08701"}]
 
@@ -26,6 +29,7 @@ def run(configured):
                     row = {"tokens": step * 1000, "step": step, "epoch": step / 128, "suite": suite}
                     log.write(**row, metric="em", value=value)
         cell = {"em": {"value": 0.75, "n": 900}}
+        (folder / store.SUBSET).write_text("id,hash\nrow1,00ff\n")
         record = {
             "run_id": "0123456789abcdef",
             "metrics": {"end": {"ood": cell}, "best_val": {"ood": cell}},
@@ -66,6 +70,12 @@ def test_an_offline_run_reads_back_with_its_curve(run, tmp_path, capfd, monkeypa
     assert "store" not in about["config"]["update"]
     assert any(metric.get("step_metric") == "tokens" for metric in parts(rows, "metric"))
 
+    assert {"selection=top_fraction", "microworld"} <= set(about["tags"])
+    defined = {metric["name"]: metric for metric in parts(rows, "metric") if "name" in metric}
+    for name in ("ood/em", "id/em"):
+        assert defined[name]["step_metric"] == "tokens"
+        assert defined[name]["summary"] == {"min": True, "max": True}
+
     curve = [item["item"] for item in parts(rows, "history") if "ood/em" in item["item"]]
     assert [(point["tokens"], point["ood/em"]) for point in curve] == [(48000, 0.25), (96000, 0.5), (144000, 0.75)]
     assert {point["quoted/alpagasus"] for point in curve} == {0.7}
@@ -80,8 +90,50 @@ def test_an_offline_run_reads_back_with_its_curve(run, tmp_path, capfd, monkeypa
 
     summary = {key: value for part in parts(rows, "summary") for key, value in part["update"].items()}
     assert summary["best_val/ood/em"] == 0.75
+    assert summary["ood/em"] == {"min": 0.25, "max": 0.75}
     assert summary["cost/train_s"] == 9.5
     assert summary["data/rows"] == 725
+
+
+def test_which_rows_were_trained_on_is_an_artifact_of_ids_and_hashes(run, tmp_path):
+    config, folder, record = run()
+    tracking.mirror(config, folder, record)
+    (artifact,) = [one for one in parts(read_back(tmp_path), "artifact") if one["type"] == "subset"]
+    assert artifact["name"] == "subset-x"
+    assert json.loads(artifact["metadata"])["rows"] == 725
+    (entry,) = artifact["manifest"]["contents"]
+    assert (entry["path"], entry["local_path"]) == ("subset.csv", str(folder / "subset.csv"))
+    assert entry["digest"] == b64encode(md5((folder / "subset.csv").read_bytes()).digest()).decode()
+
+
+def test_models_are_artifacts_on_request(run, tmp_path, composed):
+    config, folder, record = run("tracking.models=true", "model.save=true")
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_text("heavy")
+    tracking.mirror(config, folder, record)
+    (artifact,) = [one for one in parts(read_back(tmp_path), "artifact") if one["type"] == "model"]
+    assert artifact["name"] == f"model-{record['run_id']}"
+    assert [one["local_path"] for one in artifact["manifest"]["contents"]] == [str(folder / "model" / "weights")]
+    with pytest.raises(UserError, match=r"tracking.models=true: .*model.save=true"):
+        validate(composed("tracking.models=true"))
+
+
+@pytest.mark.parametrize("broken", ["Run.log_artifact", "plot.line_series"])
+def test_what_fails_to_be_sent_leaves_the_rest(run, tmp_path, capfd, monkeypatch, broken):
+    def fails(*_, **__):
+        raise OSError("no\nluck")
+
+    monkeypatch.setattr(f"wandb.{broken}", fails)
+    config, folder, record = run()
+    tracking.mirror(config, folder, record, quoted=QUOTED)
+    lost = {"Run.log_artifact": ["quoted figures", "subset"], "plot.line_series": ["quoted figures"]}[broken]
+    said = [f"wandb: {what}: no luck; the store in {folder} is complete without it" for what in lost]
+    assert capfd.readouterr().err.splitlines() == said
+    rows = read_back(tmp_path)
+    assert len([one for one in parts(rows, "history") if "ood/em" in one["item"]]) == 3
+    assert any(part["update"].get("best_val/ood/em") == 0.75 for part in parts(rows, "summary"))
+    assert any(one["type"] == "subset" for one in parts(rows, "artifact")) == ("subset" not in lost)
+    assert [one["exit_code"] for one in parts(rows, "exit")] == [0]
 
 
 def test_it_can_be_switched_off(run, tmp_path):
@@ -138,3 +190,13 @@ def test_secrets_do_not_reach_wandb(run, monkeypatch):
         tracking.mirror(config, folder, record)
     assert seen["config"] == {"judge": {"api_key": "***"}}
     assert not seen["settings"].save_code
+
+
+def test_no_file_of_wandb_holds_a_key_of_the_environment(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    config, folder, record = run("tracking=offline")
+    tracking.mirror(config, folder, record, experiment="quickstart", quoted=QUOTED)
+    files = [path.read_bytes() for path in (tmp_path / "wandb").rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert not [data for data in files if b"s3cret" in data or b"sk-hidden" in data]
