@@ -19,9 +19,6 @@ WIDTHS, SCHEMES = (360, 900, 1600), ("light", "dark")
 SUITES = ("entity", "wording", "composition")
 ARMS = "table[data-sortable]"
 ROWS = f"[...document.querySelector('{ARMS}').tBodies[0].rows]"
-    f"{ARMS} >> nth=0 >> thead th",
-    "(n) => [...document.querySelector('table[data-sortable]').tBodies[0].rows]",
-)
 
 
 def build(out: Path, cells, records, claims=(), title="A title", **options) -> Path:
