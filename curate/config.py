@@ -27,7 +27,7 @@ class _Config(BaseModel):
 
 
 class DataConfig(_Config):
-    name: Literal["microworld", "alpaca", "file", "text", "world_text"]
+    name: Literal["microworld", "alpaca", "file", "text", "world_text", "preferences"]
     path: str | None = None
     root: str | None = None
     rows: int | None = Field(default=None, ge=1)
@@ -42,6 +42,9 @@ class DataConfig(_Config):
     entities: int | None = Field(default=None, ge=1)
     wrong_share: float | None = Field(default=None, ge=0, le=1)
     words: int | None = Field(default=None, ge=24)
+    drop_asked: bool = False
+    side: Literal["chosen", "rejected"] | None = None
+    max_length_ratio: float | None = Field(default=None, ge=1)
 
     @field_validator("template")
     @classmethod
@@ -73,6 +76,11 @@ class DataConfig(_Config):
             return self
         if given := [name for name, value in told.items() if value is not None]:
             raise ValueError(f"{given[0]}={told[given[0]]}: only data=world_text reads it; set it to null")
+        if (self.name == "preferences") != (self.side is not None):
+            mend = "set it to chosen or rejected" if self.side is None else "set it to null"
+            raise ValueError(f"side={self.side or 'null'}: whose responses? data=car, and only that, has two; {mend}")
+        if self.max_length_ratio is not None and self.name != "preferences":
+            raise ValueError(f"max_length_ratio={self.max_length_ratio}: only data=car has two; set it to null")
         if self.name != "microworld" and not self.path:
             raise ValueError("path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet) or hub:NAME")
         if self.name != "microworld" and self.facts != "all":
@@ -187,7 +195,7 @@ SELECTION_KEYS: dict[str, tuple[str, ...]] = {
     "threshold": ("threshold",),
     "top_k": ("k",),
     "band": ("low", "high"),
-    "from_file": ("path",),
+    "from_file": ("path", "k"),
     "diversity": ("k", "fraction", "floor", "encoder"),
 }
 _SIZED = ("top_fraction", "stratified", "diversity", "random", "random_length_matched", "longest", "clean")

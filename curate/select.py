@@ -42,9 +42,9 @@ def select(
     all; threshold: score >= threshold; top_k and top_fraction: the k best, ties in pool order; band: scores between
     the quantiles low and high, both kept; stratified: the best of each category, as many as its share of the pool;
     diversity: k-centre greedy on `embeddings` (rows, width), among rows whose score reaches the quantile `floor` if
-    one is given; from_file: the rows that the file `path` holds; random; longest: most words in the response; clean:
-    random among the rows without noise; random_length_matched: random with the response lengths of the k best. k wins
-    over fraction, which means round(fraction * n) rows, at least one.
+    one is given; from_file: the rows that the file `path` holds, of these k at random if k is given; random; longest:
+    most words in the response; clean: random among the rows without noise; random_length_matched: random with the
+    response lengths of the k best. k wins over fraction, which means round(fraction * n) rows, at least one.
 
     The matched control draws, for each number of words, as many rows as the k best have; lengths that fewer than ten
     rows share are taken together with their neighbours, else the control would be the treatment.
@@ -60,6 +60,9 @@ def select(
         scores = _checked(scores, n, kind)
     if kind == "from_file":
         kept = _from_file(pool, str(path))
+        if k is not None:
+            rng = np.random.default_rng([seed, zlib.crc32(b"select.from_file")])
+            kept = _first(rng.permutation(kept), k, kind)
     elif kind == "band":
         assert scores is not None
         if low is None or high is None or not np.isfinite(scores).any():
@@ -142,7 +145,7 @@ def _best(scores: np.ndarray) -> np.ndarray:
 
 def _first(rows: np.ndarray, k: int, kind: str) -> np.ndarray:
     if len(rows) < k:
-        what = "clean rows" if kind == "clean" else "rows with a score"
+        what = {"clean": "clean rows", "from_file": "rows of the pool in that file"}.get(kind, "rows with a score")
         raise UserError(f"selection.k={k}: there are {len(rows)} {what}; choose at most that many")
     return rows[:k]
 

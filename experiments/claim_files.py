@@ -11,7 +11,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from curate.config import explain
 from experiments import UserError
@@ -20,6 +29,8 @@ from experiments.shape_files import Slope, Statistic, axes, unfit
 
 FOLDER = Path(__file__).resolve().parent.parent / "conf" / "claim"
 FEWEST_BASES = 6  # fewer base models than this say nothing about others
+ITEM_METRICS = ("nll", "nll_answer", "gap")  # of likelihood suites, and of the mean over them
+ITEM_POINTS = ("best_val", "end")
 MINUTES = ("cost/minutes_to_full", "cost/minutes_to_full_scored")
 
 Selector = dict[str, Any]
@@ -59,7 +70,9 @@ class Claim(_Strict):
     control may be read off another metric or point than the treatment, so that an arm can be set against itself before
     training (`control_point: step:0`). Without a control the values of the treatment themselves are the estimate, and
     `reference` must be given. `scale: gain_share` is the treatment's gain since step 0 as a share of the
-    control's. With `statistic` (see `shape_files`) the treatment leaves columns open and most take no control.
+    control's. With `items: crossed` the items asked are a sample too, as the pairs are, and a verdict holds for items
+    like these (see `statistics.crossed`). With `statistic` (see `shape_files`) the treatment leaves columns open and
+    most take no control.
     """
 
     id: str = Field(pattern=r"^[a-z0-9_]+(@.+)?$")
@@ -79,6 +92,7 @@ class Claim(_Strict):
     reference: float = Field(0.0, allow_inf_nan=False)
     margin: float = Field(gt=0, allow_inf_nan=False)
     scope: Literal["these", "across", "auto"] = "auto"  # auto: across, where enough base models are planned
+    items: Literal["fixed", "crossed"] = "fixed"
     settled: bool = False  # both arms must have passed the evaluation's probe: no verdict from a run on its plateau
     not_comparable: NotComparable | None = None
 
@@ -122,11 +136,31 @@ class Claim(_Strict):
             self._statistic_fits()
         elif not self.control:
             self._value_fits()
+        self._items_fit()
         if self.control_at == (self.metric, self.point) and self.treatment in self.controls:
             raise ValueError(f"control={self.treatment}: the same as the treatment; name another arm")
         if self.scale == "gain_share" and "step:0" in (self.point, self.control_at[1]):
             raise ValueError("scale=gain_share: nothing is gained at step:0; read it at another point")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later and is not used is left out, so that published claims stay what they were."""
+        tree = serialize(self)
+        if self.items == "fixed":
+            del tree["items"]
+        return tree
+
+    def _items_fit(self) -> None:
+        """Crossed are the mean differences of likelihood suites, at a point whose items a record keeps."""
+        if self.items == "fixed":
+            return
+        if self.statistic or not self.control or self.scale != "difference" or self.control_metric or self.settled:
+            raise ValueError("items=crossed: is of plain differences of two arms; leave out what makes them others")
+        if self.metric.partition("/")[2] not in ITEM_METRICS:
+            raise ValueError(f"items=crossed: metric={self.metric} is none of {', '.join(ITEM_METRICS)}; give one")
+        if self.point not in ITEM_POINTS or self.control_point:
+            raise ValueError(f"items=crossed: point={self.point} is none of {', '.join(ITEM_POINTS)}; give one")
 
     def _value_fits(self) -> None:
         """Without a control the treatment's own values are compared with the reference, which must then be named."""

@@ -25,7 +25,7 @@ __all__ = ["Claim", "check", "expand", "judge", "load", "measure", "quoted_serie
 FITTED = 4  # digits of a fitted figure that any machine finds again
 DECISIVE = (
     "kind", "metric", "point", "scale", "treatment", "control", "control_metric", "control_point", "statistic",
-    "reference", "margin", "scope", "settled", "not_comparable",
+    "reference", "margin", "scope", "items", "settled", "not_comparable",
 )  # fmt: skip
 
 
@@ -120,6 +120,8 @@ def _size(effect: float | None, low: float | None, high: float | None) -> str | 
 def _scope(claim: Claim, m: Measured) -> str:
     if claim.scope == "across":
         return "across base models"
+    if claim.items == "crossed":
+        return "this model, items and draws like these"
     if m.bases == 1:
         return "this model, these items and seeds"
     scope = f"these {m.bases} base models" if m.bases else "these base models"
@@ -150,7 +152,8 @@ def changed(entries: Iterable[Mapping[str, Any]], folder: Path = FOLDER) -> list
     for definition in {e["definition"]["id"]: e["definition"] for e in entries}.values():
         if (folder / f"{definition['id']}.yaml").exists():
             now = load([definition["id"]], folder)[0].model_dump(mode="json")
-            then = {key: definition.get(key, Claim.model_fields[key].default) for key in DECISIVE}
+            defaults = {key: Claim.model_fields[key].default for key in DECISIVE}
+            now, then = defaults | now, defaults | definition
             found += [f"{definition['id']}.{key}" for key in DECISIVE if now[key] != then[key]]
     return found
 

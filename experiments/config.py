@@ -195,11 +195,19 @@ def _by_content(value: Any, root: Path | None, key: str = "") -> Any:
     return value
 
 
+def located(config: Config, name: str) -> str:
+    """The path `name` as it is, or under the data root where only there is such a file; hub:NAME stays what it is."""
+    root = data_root(config)
+    under = root is not None and not name.startswith(HUB) and not Path(name).exists() and (root / name).exists()
+    return str(root / name) if root is not None and under else name
+
+
 def check_paths(config: Config) -> None:
-    """Raise `UserError` for a data file, or a path of a model, that does not exist."""
-    path = config.data.path
-    if path and not path.startswith(HUB) and not Path(path).is_file():
-        raise UserError(f"data.path={path}: no such file; give a .json, .jsonl, .csv or .parquet file")
+    """Raise `UserError` for a data file, a file of a selection, or a path of a model, that does not exist."""
+    for key, path in (("data.path", config.data.path), ("selection.path", config.selection.path)):
+        if path and not path.startswith(HUB) and not Path(located(config, path)).is_file():
+            where = f" here or under data.root={config.data.root}" if config.data.root else ""
+            raise UserError(f"{key}={path}: no such file{where}; give a .json, .jsonl, .csv or .parquet file")
     models = [("model.path", config.model.path), *(("scorer.model", one.model) for one in config.scorer.models())]
     for key, value in models:
         if value and value.startswith(("/", ".", "~")) and not Path(value).is_dir():
@@ -220,8 +228,9 @@ def essence(config: Config) -> dict[str, Any]:
         del tree["evaluation"]["generate"]
     if config.evaluation.pairwise is not None:
         tree["evaluation"]["pairwise"]["endpoint"] = config.evaluation.pairwise.endpoint.model_dump(include=REPLIES)
-    if not config.data.styles:
-        del tree["data"]["styles"]
+    for name in ("styles", "drop_asked"):
+        if not tree["data"][name]:
+            del tree["data"][name]
 
     # how the model's arithmetic is laid out on the device, and no part of what is learnt
     del tree["model"]["attention"], tree["model"]["checkpointing"]
@@ -252,20 +261,32 @@ def essence(config: Config) -> dict[str, Any]:
     if config.model.kind not in SEEDED:
         del seed["base"]
     random_scores = scores_are_used(config) and any(one.kind == "random" for one in config.scorer.models())
-    if not (duplicates or config.selection.kind in USES_SEED or random_scores):
+    drawn = config.selection.kind in USES_SEED or (config.selection.kind == "from_file" and config.selection.k)
+    if not (duplicates or drawn or random_scores):
         del seed["select"]
     return _by_content(tree, data_root(config))
 
 
 def _without_unset(tree: dict[str, Any]) -> None:
     """Drop keys that came later and say nothing where they are null: what does not use them keeps its id."""
-    places = [(tree["data"], ("entities", "wrong_share", "words")), (tree["model"], ("scratch",))]
+    newer = ("entities", "wrong_share", "words", "side", "max_length_ratio")
+    places = [(tree["data"], newer), (tree["model"], ("scratch",))]
     places += [(tree["evaluation"], ("probe", "pairwise"))]
     places += [(suite, ("text", "entities", "at")) for suite in tree["evaluation"]["suites"].values()]
+    with_what_counts(tree["evaluation"])
     for place, names in places:
         for name in names:
             if place[name] is None:
                 del place[name]
+
+
+def with_what_counts(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The tree of an evaluation, changed: without suites' keys that are newer than published runs and not set."""
+    for suite in evaluation["suites"].values():
+        for name in ("items", "max_new_tokens"):
+            if suite[name] is None:
+                del suite[name]
+    return evaluation
 
 
 def scores_are_used(config: Config) -> bool:

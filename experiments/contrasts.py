@@ -26,7 +26,7 @@ class Measured:
     """What the runs say about one claim before several claims are weighed against each other."""
 
     control: Selector
-    estimate: statistics.Estimate | statistics.Location | statistics.Gain | None = None
+    estimate: statistics.Estimate | statistics.Crossed | statistics.Location | statistics.Gain | None = None
     pairs: int = 0
     bases: int = 0
     mean: float | None = None
@@ -96,6 +96,8 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
         )
         both["start_t"], both["start_c"] = starts
     _differences(claim, found, both)
+    if claim.items == "crossed" and found.estimate is not None:
+        _cross(claim, found, table, both.index)
     if claim.settled and (plateau := _unsettled(claim, table, both.index, control)):
         found.estimate, found.reason = None, plateau
     if claim.metric in CENSORED:
@@ -157,6 +159,43 @@ def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
         found.reason = f"both arms are within {EDGE} of {edge}: there is no room to differ in"
     else:
         _estimate(found, d, bases, across)
+
+
+def _cross(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index) -> None:
+    """Exchange the estimate for one in which the items are a sample as the pairs are."""
+    found.estimate = None
+    if found.bases > 1:
+        found.reason = "pairs on several base models are no one sample to cross items with; keep to one base model"
+        return
+    t, c = (items_of(table, selector, claim.metric, claim.point) for selector in (claim.treatment, found.control))
+    d = (t["value"] - c["value"]).unstack(["of", "item"]).reindex(units)
+    if d.empty or d.isna().to_numpy().any():
+        found.reason = f"not every run has its items of {claim.metric} at {claim.point}"
+        return
+    tokens = t["n"].groupby(["of", "item"]).mean().reindex(d.columns)
+    size = tokens if claim.metric.endswith("/nll") else tokens * 0 + 1  # the mean over tokens weighs answers by them
+    suites = d.columns.get_level_values("of")
+    weights = size / size.groupby("of").transform("sum") / suites.nunique()
+    try:
+        e = statistics.crossed(d.to_numpy(float), weights.to_numpy(float), suites)
+    except ValueError as error:
+        found.reason = str(error)
+        return
+    found.mean, found.estimate = e.mean, e
+    found.notes.append(f"{d.shape[1]} items crossed with the pairs")
+
+
+def items_of(table: pd.DataFrame, selector: Selector, metric: str, point: str) -> pd.DataFrame:
+    """`value` and `n` (answer tokens) of a likelihood metric's items, the mean over a pair's draws.
+
+    Indexed by pair, base model, suite (`of`) and item. The mean over all tokens (nll) has the items of nll_answer.
+    """
+    suite, _, name = metric.partition("/")
+    name = "nll_answer" if name == "nll" else name
+    rows = tables.matching(table[(table["suite"] == tables.ITEMS) & (table["point"] == point)], selector)
+    parts = rows["metric"].str.extract(r"^(?P<name>\w+):(?P<of>.+):(?P<item>\d+)$")
+    rows = rows.join(parts)[lambda r: (r["name"] == name) & ((r["of"] == suite) | (suite == "ood"))]
+    return rows.groupby([*tables.UNIT, "of", "item"])[["value", "n"]].mean()
 
 
 def _estimate(found: Measured, d: np.ndarray, bases: Sequence[Any] | np.ndarray, across: bool) -> None:

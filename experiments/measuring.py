@@ -8,59 +8,19 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from curate import UserError, microworld
-from curate.config import DataConfig
+from curate import microworld
 from curate.example import column
 from curate.microworld import theory
 from train.batches import Row
 from train.diagnostics import BATCHES, gradient_agreement
 
 from . import prepare, store
-from .config import RESULTS_VERSION, Config, data_root, fingerprint
+from .config import RESULTS_VERSION, Config, fingerprint, with_what_counts
 from .subset import WORLD_ROWS, world_pool
-from .suites.build import Suite, build_suites
-from .suites.config import EvaluationConfig
+from .suites.build import Suite
 from .suites.evaluate import Evaluation, evaluate
 from .suites.generation import Outputs, speak
 from .suites.pairwise import Comparison, compare
-from .suites.text import text_suite
-
-
-def suites_of(config: Config) -> list[Suite]:
-    """The config's suites; those of the embedded world are built once a process."""
-    of_text = any(suite.text for suite in config.evaluation.suites.values())  # these come with the data
-    data = config.data.model_dump(mode="json") if of_text else None
-    key = json.dumps([config.evaluation.model_dump(mode="json"), config.data.template, data])
-    return _suites(key, config.seed.world, str(data_root(config) or ""))
-
-
-@lru_cache(maxsize=4)
-def _suites(key: str, world: int, root: str) -> list[Suite]:
-    tree, template, data = json.loads(key)
-    evaluation = EvaluationConfig(**tree)
-    made = build_suites(evaluation, template, world=world, root=Path(root) if root else None)
-    for name, suite in evaluation.suites.items():
-        if suite.text is not None:
-            made.append(text_suite(name, suite, evaluation.items, DataConfig(**data), world))
-    return sorted(made, key=lambda suite: list(evaluation.suites).index(suite.name))
-
-
-def check_overlap(config: Config, rows: Dataset, suites: list[Suite]) -> None:
-    """Raise UserError when a prompt of a suite is among the rows to train on, exactly or but for case and marks."""
-    columns = (column(rows, name) for name in ("instruction", "input", "output"))
-    # where nothing is asked, the text itself is what may not be there
-    trained = {_squeezed(f"{i} {x}") or _squeezed(o) for i, x, o in zip(*columns, strict=True)}
-    for suite in suites:
-        shared = [text for text in suite.instructions if _squeezed(text) in trained]
-        if shared and suite.name not in config.evaluation.allow_overlap:
-            raise UserError(
-                f"evaluation.suites.{suite.name}: {len(shared)} of its prompts are in the training rows, as"
-                f" {shared[0][:60]!r}; remove them or name it in evaluation.allow_overlap=[{suite.name}]"
-            )
-
-
-def _squeezed(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
 
 
 class NotMoved(RuntimeError):
@@ -96,6 +56,19 @@ def evaluated(config: Config, model: Any, tokenizer: Any, suites: list[Suite], e
     if everything and config.model.kind == "micro":
         found.metrics[prepare.KNOWS] = prepare.cloze_cells(model, tokenizer, world=config.seed.world)
     return found
+
+
+def asked_in_full(config: Config) -> bool:
+    """Whether a point of the curve asks all questions of its suites, so that at the end only the late ones are left."""
+    return config.model.kind != "micro" and config.evaluation.point_items >= config.evaluation.items
+
+
+def completed(config: Config, model: Any, tokenizer: Any, suites: list[Suite], last: Evaluation) -> Evaluation:
+    """The `last` point's evaluation with the suites that are asked at the end only."""
+    late = [suite for suite in suites if config.evaluation.suites[suite.name].at == "end"]
+    length = config.training.max_length
+    found = evaluate(model, tokenizer, late, config.evaluation, items=config.evaluation.items, max_length=length)
+    return Evaluation(last.metrics | found.metrics, last.items + found.items)
 
 
 def gradients_of(config: Config, model: Any, tokenizer: Any, subset: Dataset, rows: list[Row]) -> dict[str, Any]:
@@ -170,11 +143,22 @@ def compared_with(config: Config, model: Any, tokenizer: Any, suites: list[Suite
     return compare(model, tokenizer, suite, asked, token_budget=budget, cache=cache)
 
 
+def single_items(items: list[dict[str, Any]], suites: list[Suite]) -> dict[str, dict[str, float]]:
+    """What a record keeps of single questions: of OOD likelihood suites, {METRIC:SUITE:NUMBER: {value, n (tokens)}}."""
+    kept = {suite.name for suite in suites if suite.ood and suite.metrics == "likelihood"}
+    return {
+        f"{name}:{item['suite']}:{item['item']}": {"value": round(item[name], 6), "n": int(item["tokens"])}
+        for item in items
+        if item["suite"] in kept
+        for name in ("nll_answer", "gap")
+    }
+
+
 def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suites: list[Suite]) -> Evaluation:
     """The base model's evaluation, made once for all runs that start from it."""
     identity = {
         "base": base.name,
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"generate", "pairwise"}),
+        "evaluation": with_what_counts(config.evaluation.model_dump(mode="json", exclude={"generate", "pairwise"})),
         "template": config.data.template,
         "max_length": config.training.max_length,
         "suites": fingerprint([[s.name, *s.instructions] for s in suites]),

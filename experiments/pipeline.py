@@ -19,25 +19,28 @@ from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spik
 from train.models import load_to_tune, trainable_share, with_lora
 
 from . import account, prepare, store, workers
+from .asked import check_overlap, suites_of
 from .config import RESULTS_VERSION, Config, config_hash, run_id
 from .measuring import (
+    asked_in_full,
     before_training,
     best_predictor,
     check_moved,
-    check_overlap,
     compared_with,
+    completed,
     evaluated,
     gradients_of,
     has_exact_answers,
+    single_items,
     sizes,
     spoken_by,
-    suites_of,
 )
 from .subset import Subset, curate_subset, manifest, training_rows
 from .suites.generation import SUITE
 from .suites.memorised import memorised, row_groups
 from .suites.pairwise import check_judge
 from .suites.text import tokens_to_probe
+from .table import ITEMS
 
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
@@ -82,7 +85,10 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
                     )  # fmt: skip
 
             if point.last:
-                everything = evaluated(config, model, tokenizer, suites, everything=True)
+                if asked_in_full(config):
+                    everything = completed(config, model, tokenizer, suites, found)
+                else:
+                    everything = evaluated(config, model, tokenizer, suites, everything=True)
                 metrics["end"] = everything.metrics | beside
                 items.extend({"point": "end", **item} for item in everything.items)
                 said = account.answers(model, tokenizer, suites, config.training.max_length)
@@ -119,6 +125,9 @@ def run(config: Config, folder: Path) -> dict[str, Any]:
     lines = [f"{step},{loss!r}" for step, loss in enumerate(curve.losses, 1)]
     store.write_atomic(folder / "losses.csv", "\n".join(["step,loss", *lines, ""]))
     record = _record(config, subset, curve, metrics)
+    for point, at in (("best_val", f"step:{record['best_val_step']}"), ("end", "end")):
+        if single := single_items([item for item in items if item["point"] == at], suites):
+            metrics[point] = {**metrics[point], ITEMS: single}
     names = dict.fromkeys(name for item in items for name in item)  # what suites of different kinds have, together
     table = pa.Table.from_pylist([{name: item.get(name) for name in names} for item in items])
     pa.parquet.write_table(table, folder / "items.parquet")

@@ -129,7 +129,8 @@ def _line(
         return spread
     values = round(spread.pairs / spread.per_base)
     shown = detectable(part.kind, spread.sd, values, spread.blocks, part.margin, spread.level)
-    said = [f"{spread.pairs} pairs planned show {_effect(part, shown)}"]
+    of_items = ", and more for what items like these add" * (part.items == "crossed")
+    said = [f"{spread.pairs} pairs planned show {_effect(part, shown)}{of_items}"]
     costs = [records[i]["cost"] for i in sorted(spread.runs) if i in records]
     seconds = float(np.mean([sum(cost.get(key) or 0 for key in SECONDS) for cost in costs]))
     seconds *= len(spread.runs) / max(spread.pairs, 1) / jobs

@@ -6,7 +6,7 @@ step-down (Holm 1979, Scand. J. Statist. 6:65), which `levels` turns into one le
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,84 @@ def estimate(differences: np.ndarray, bases: Sequence[Any] | np.ndarray, across:
     residual = d - (d @ member / member.sum(0))[..., index]
     sd = np.sqrt((residual**2).sum(-1) / (n - blocks))
     return Estimate(d.mean(-1), sd, sd / np.sqrt(n), n - blocks, blocks)
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """A mean of differences over pairs and items, both of them samples, every pair asked every item."""
+
+    mean: float
+    se: float  # of the mean, over pairs and items
+    df: float
+    sd: float  # of a pair's mean over these items
+    item_se: float  # what is left of `se` however many pairs there are
+    items_df: int
+    pairs: int
+    blocks: int = 1
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """The t interval that covers with probability `level`."""
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        return self.mean - half, self.mean + half
+
+    def p_value(self, kind: str, margin: float, reference: float = 0.0) -> float:
+        """As `p_value`."""
+        return float(p_value(kind, replace(self, mean=self.mean - reference), margin))
+
+    def pairs_needed(self, kind: str, margin: float, reference: float, level: float) -> int | None:
+        """As `pairs_needed`; None where these items alone leave too much open, however many pairs there are."""
+        distance, wanted = _distance(kind, self.mean - reference, margin)
+        if distance <= 0 or self.sd <= 0:
+            return None
+
+        def enough(n: int) -> bool:
+            of_pairs = self.sd**2 / n
+            variance = of_pairs + self.item_se**2
+            df = variance**2 / (of_pairs**2 / (n - 1) + self.item_se**4 / self.items_df)
+            shift, critical = distance / np.sqrt(variance), stats.t.ppf((1 + level) / 2, df)
+            return bool(stats.nct.sf(critical, df, shift) >= wanted) or shift > 50 + 2 * critical
+
+        return _fewest(enough, 1)
+
+
+def crossed(differences: np.ndarray, weights: np.ndarray, strata: Sequence[Any] | np.ndarray) -> Crossed:
+    """The weighted mean difference and its error where pairs and items are crossed samples.
+
+    The variance is that of the pairs' means plus that of the items' means less that of what is left, which both of
+    them hold (Cameron, Gelbach and Miller 2011, J. Bus. Econ. Stat. 29:238; for a crossed design Owen 2007, Ann. Appl.
+    Stat. 1:386), and at least the larger of the two; degrees of freedom by Satterthwaite's rule on these two.
+
+    Args:
+        differences: (pairs, items) treatment less control.
+        weights: (items,) of an item in the mean, with the sum 1. Within a stratum they need not be equal: an item then
+            counts for what it weighs, as answers do by their tokens.
+        strata: (items,) labels; the strata themselves are no sample.
+
+    Raises:
+        ValueError: fewer than two pairs, or two items in a stratum: no error can be estimated.
+    """
+    d, w = np.asarray(differences, float), np.asarray(weights, float)
+    labels, index = np.unique(np.asarray(strata), return_inverse=True)
+    pairs, items = d.shape
+    sizes = np.bincount(index)
+    if pairs < 2 or sizes.min() < 2:
+        raise ValueError(f"{pairs} pairs, {sizes.min()} items: no error can be estimated from fewer than two of each")
+    member = (index[:, None] == np.arange(len(labels))).astype(float)
+    share = member.T @ w
+    within = (d * w) @ member / share  # (pairs, strata): each pair's mean in a stratum
+    means = d @ w
+    small = (sizes / (sizes - 1.0))[index]
+    of_items = d.mean(0) - within.mean(0)[index]
+    left = d - d.mean(0) - (within - within.mean(0))[:, index]
+    v_pairs = means.var(ddof=1) / pairs
+    v_items = float((small * w**2 * of_items**2).sum())
+    v_left = float((small * w**2 * (left**2).sum(0)).sum()) / (pairs * (pairs - 1))
+    total = max(v_pairs + v_items - v_left, v_pairs, v_items)
+    items_df = items - len(labels)
+    df = total**2 / (v_pairs**2 / (pairs - 1) + v_items**2 / items_df) if total > 0 else pairs - 1
+    lasting = float(np.sqrt(max(0.0, v_items - v_left)))
+    sd = float(means.std(ddof=1))
+    return Crossed(float(means.mean()), float(np.sqrt(total)), float(df), sd, lasting, items_df, pairs)
 
 
 def jackknife(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -218,7 +296,11 @@ def decide(kind: str, low: float, high: float, margin: float) -> str:
 
 
 def p_value(
-    kind: str, e: Estimate, margin: float, open_above: bool | np.ndarray = False, open_below: bool | np.ndarray = False
+    kind: str,
+    e: Estimate | Crossed,
+    margin: float,
+    open_above: bool | np.ndarray = False,
+    open_below: bool | np.ndarray = False,
 ) -> Any:
     """The smallest a at which the interval of level 1 - a gives a verdict: `decide` decides if and only if p < a.
 
@@ -262,12 +344,7 @@ def pairs_needed(
 
     The verdict is the one that `mean` lies in; None if it lies on a boundary or more than `MOST` pairs are needed.
     """
-    if kind == "noninferior":
-        distance, wanted = abs(mean + margin), power
-    elif abs(mean) > margin:
-        distance, wanted = abs(mean) - margin, power
-    else:  # both margins must be excluded: each with half the allowed failures is enough
-        distance, wanted = margin - abs(mean), (1 + power) / 2
+    distance, wanted = _distance(kind, mean, margin, power)
     if distance <= 0 or sd <= 0:
         return None
 
@@ -276,7 +353,21 @@ def pairs_needed(
         reached = stats.nct.sf(critical, n - blocks, distance * np.sqrt(n) / sd)
         return bool(reached >= wanted) or distance * np.sqrt(n) / sd > 50 + 2 * critical  # nct underflows far out
 
-    low, high = blocks, blocks + 1  # low is not enough, or cannot be tested at all
+    return _fewest(enough, blocks)
+
+
+def _distance(kind: str, mean: float, margin: float, power: float = POWER) -> tuple[float, float]:
+    """How far `mean` lies from the edge of the verdict that it lies in, and with which power that must be seen."""
+    if kind == "noninferior":
+        return abs(mean + margin), power
+    if abs(mean) > margin:
+        return abs(mean) - margin, power
+    return margin - abs(mean), (1 + power) / 2  # both margins must be excluded: each with half the allowed failures
+
+
+def _fewest(enough: Callable[[int], bool], low: int) -> int | None:
+    """The smallest number above `low` that is enough; None if `MOST` is not."""
+    high = low + 1  # low is not enough, or cannot be tested at all
     while not enough(high):
         if high >= MOST:
             return None

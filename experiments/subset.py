@@ -17,8 +17,9 @@ from datasets import Dataset
 from curate import UserError, microworld
 from curate.config import DataConfig
 from curate.duplicate import duplicate
-from curate.example import column, digest, load_pool, pool_hash, render
+from curate.example import column, digest, load_pool, make_pool, pool_hash, render
 from curate.noise import corrupt
+from curate.preferences import read_preferences
 from curate.rewrite import rewrite
 from curate.scoring import Models, score
 from curate.select import select
@@ -27,7 +28,8 @@ from train.batches import Row
 
 from . import prepare
 from .account import account
-from .config import Config, scores_are_used, trains_reward_model
+from .asked import suites_of, without_asked
+from .config import Config, located, scores_are_used, trains_reward_model
 
 SAID = ("instruction", "input", "output")
 WORLD_ROWS = 4096  # of the embedded world, where data.rows says nothing
@@ -56,6 +58,7 @@ def curate_subset(config: Config) -> Subset:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         options = {**config.selection.model_dump(exclude={"encoder"}), "embeddings": _embeddings(config, noisy)}
+        options["path"] = located(config, config.selection.path) if config.selection.path else None
         chosen = select(noisy, seed=config.seed.select, scores=scores, **options)
     kept = noisy.select(chosen)
     if config.rewrite.by != "none":
@@ -85,7 +88,10 @@ def curate_subset(config: Config) -> Subset:
 
 
 def clean_pool(config: Config) -> tuple[Dataset, int]:
-    """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed."""
+    """The pool of this data seed and how many bad rows were set aside; `data.rows` of the file, drawn by the seed.
+
+    With `data.drop_asked` the file's rows whose prompts a suite asks are no part of it.
+    """
     data = config.data
     if data.name == "microworld":
         return world_pool(config.seed.world, data.rows or WORLD_ROWS, config.seed.data, data.facts, data.styles), 0
@@ -96,14 +102,41 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
         stories = load_stories(data.path, data.max_bad_share)
         pool, set_aside = stories.pool, len(stories.bad) + stories.near
     else:
-        loaded = _file_pool(data.path, data.max_bad_share, json.dumps(data.fields))
-        pool, set_aside = loaded.pool, len(loaded.bad)
+        pool, set_aside = _of_file(config)
+        if data.drop_asked:
+            pool = without_asked(pool, suites_of(config))
     if data.rows is None:
         return pool, set_aside
     if data.rows > len(pool):
         raise UserError(f"data.rows: {data.rows} is more than the {len(pool)} rows of {data.path}; give fewer")
     rng = np.random.default_rng([config.seed.data, zlib.crc32(b"pool rows")])
     return pool.select(np.sort(rng.choice(len(pool), data.rows, replace=False))), set_aside
+
+
+def _of_file(config: Config) -> tuple[Dataset, int]:
+    data = config.data
+    path = located(config, str(data.path))
+    if data.name == "preferences":
+        return _preferred(path, str(data.side), data.max_length_ratio), 0
+    loaded = _file_pool(path, data.max_bad_share, json.dumps(data.fields))
+    return loaded.pool, len(loaded.bad)
+
+
+@lru_cache(maxsize=4)
+def _preferred(path: str, side: str, ratio: float | None) -> Dataset:
+    """One side of a file of preference pairs, in its order: the rows of both sides have the same prompts.
+
+    Pairs whose responses are equal tell nothing and are left out; so are, with `ratio`, those where one response has
+    more than so many times the words of the other.
+    """
+    pairs = [pair for pair in read_preferences(path, "data.path", unescape=True) if pair.chosen != pair.rejected]
+    if ratio is not None:
+        words = [sorted((len(pair.chosen.split()), len(pair.rejected.split()))) for pair in pairs]
+        pairs = [pair for pair, (fewer, more) in zip(pairs, words, strict=True) if more <= ratio * fewer]
+    if not pairs:
+        raise UserError(f"data.path={path}: no pair of different responses is left; raise data.max_length_ratio")
+    rows = [{"instruction": p.instruction, "input": p.input, "output": getattr(p, side)} for p in pairs]
+    return make_pool(rows, Path(path).stem)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 A row is one number: (run, point, suite, metric) -> value. Beside the suites of the evaluation there are
 
+    items/...                    the items of the OOD likelihood suites, for claims that cross them with the pairs
     run/done                     1 or 0 for every run that was planned, so that a missing one leaves a trace
     cost/..., data/..., scorer/...      what the record says of seconds, of rows, and of the scorer: `auroc:KIND`
                                  against the ledger, `pairs:NAME` on preference pairs
@@ -29,6 +30,7 @@ IDENTITY = ["run_id", "arm", *(f"seed_{name}" for name in SEEDS)]
 MEASURE = ["point", "suite", "metric", "value", "n", "tokens"]
 UNIT = ["seed_pair", "seed_base"]  # what arms are paired by; the base model follows from the pair unless it is swept
 Unit = tuple[int | None, int | None]
+ITEMS = "items"  # the suite of single items: `METRIC:SUITE:NUMBER`, n their answer tokens; of OOD likelihood suites
 REFERENCE = "full"  # the arm whose quality the others' time is measured to
 
 

@@ -30,6 +30,7 @@ class Suite:
     majority: float | None = None  # exact match of the best answer without knowledge
     asked: tuple[tuple[str, str], ...] = ()  # of a file: instruction and input of each question, apart
     world: int | None = None  # the seed of the world by which what a model writes is judged
+    items: int | None = None  # at most so many are asked, wherever more are allowed
 
 
 def build_suites(
@@ -40,7 +41,7 @@ def build_suites(
     Those of running text need the data and are built by `text.text_suite`. Raises UserError for an unreadable one.
     """
     return [
-        _from_world(name, suite, evaluation.items, template, world)
+        _from_world(name, suite, _count(suite, evaluation), template, world)
         if suite.world
         else _from_file(name, suite, _count(suite, evaluation), template, root)
         for name, suite in evaluation.suites.items()
@@ -50,7 +51,7 @@ def build_suites(
 
 def _count(suite: SuiteConfig, evaluation: EvaluationConfig) -> int:
     compared = suite.metrics == "pairwise" and evaluation.pairwise
-    return compared.questions if compared else evaluation.items
+    return compared.questions if compared else min(evaluation.items, suite.items or evaluation.items)
 
 
 def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, str], seed: int) -> Suite:
@@ -67,6 +68,7 @@ def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, s
         questions,
         tuple(i.instruction for i in asked),
         microworld.majority_baseline(world, asked),
+        items=suite.items,
     )
 
 
@@ -85,6 +87,7 @@ def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, st
         tuple(Question(render(template, r["instruction"], r["input"]), r["output"]) for r in chosen),
         tuple(f"{r['instruction']} {r['input']}".strip() for r in chosen),
         asked=tuple((r["instruction"], r["input"]) for r in chosen),
+        items=suite.items,
     )
 
 

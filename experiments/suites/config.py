@@ -14,7 +14,8 @@ class _Strict(BaseModel):
 class SuiteConfig(_Strict):
     """One suite: a part of the micro-world (`world`), a JSON/JSONL file of questions and references (`path`), or a
     part of what goes with running text (`text`, see suites/text.py; `entities` says how many its probes ask about).
-    With `at: end` it is asked before training and at the end only, not at the points of the curve.
+    With `at: end` it is asked before training and at the end only, not at the points of the curve. `items` caps how
+    many of it are asked anywhere.
     """
 
     ood: bool
@@ -24,6 +25,8 @@ class SuiteConfig(_Strict):
     entities: int | None = Field(None, gt=0)
     metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"] = "exact"
     at: Literal["end"] | None = None
+    items: int | None = Field(None, gt=0)
+    max_new_tokens: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one_source(self):

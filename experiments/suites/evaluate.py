@@ -25,21 +25,23 @@ class Evaluation:
 def evaluate(
     model: Any, tokenizer: Any, suites: Sequence[Suite], config: EvaluationConfig, *, items: int, max_length: int
 ) -> Evaluation:
-    """Ask the first `items` questions of each suite; the suite `ood` is the mean of the OOD suites.
+    """Ask the first `items` questions of each suite, or its own number if that is less; `ood` is the mean of OOD ones.
 
     `exact` suites give em (the greedy answer is the gold one, in its format), em_format_free (right after the
     format), nll (mean nats per gold answer token), entropy (mean over answers of the predictive distribution's mean
     entropy in nats at the value tokens), entropy_first (at the first of them), confident (share of the answers at
     whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
     tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
-    another's). For `text` and `writing` see
-    `text.measure`. `pairwise` suites are not asked here: see `pairwise.compare`.
+    another's). For `text` and `writing` see `text.measure`, for `pairwise`, which is not asked here,
+    `pairwise.compare`.
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
+    most = items
     for suite in suites:
         if suite.metrics == "pairwise":
             continue
+        items = min(most, suite.items or most)
         if suite.metrics in ("text", "writing"):
             metrics[suite.name], own = measure(model, tokenizer, suite, config, items, max_length)
             rows += own
@@ -53,6 +55,8 @@ def evaluate(
         metrics[suite.name]["nll"] = {"value": float(values["nats"].sum() / values["tokens"].sum()), "n": n}
         rows += [{"suite": suite.name, "item": i, **{k: float(v[i]) for k, v in values.items()}} for i in range(n)]
     ood = [s.name for s in suites if s.ood]
+    if not ood:
+        return Evaluation(metrics, rows)
     shared = set.intersection(*(set(metrics[name]) for name in ood))
     metrics["ood"] = {
         m: {

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -101,7 +102,7 @@ def history(root: Path, config: Config) -> History | None:
             continue  # of no use here; `store verify` names it
         if not (record and isinstance(earlier, dict)):
             continue
-        if all(earlier.get(key) == store.redact(value) for key, value in like.items()):
+        if all(_given(earlier.get(key)) == _given(store.redact(value)) for key, value in like.items()):
             cost = record["cost"]
             seconds.append(sum(cost.get(key) or 0 for key in ("score_s", "select_s", "train_s", "eval_s")))
             memory += [cost["peak_memory_mb"]] if cost.get("peak_memory_mb") else []
@@ -109,6 +110,11 @@ def history(root: Path, config: Config) -> History | None:
     if not seconds:
         return None
     return History(len(seconds), float(np.mean(seconds)), max(memory, default=None), float(np.mean(disk)))
+
+
+def _given(tree: Any) -> Any:
+    """A config without what is not set: keys that came later do not make earlier runs of another kind."""
+    return {key: _given(value) for key, value in tree.items() if value is not None} if isinstance(tree, dict) else tree
 
 
 def _probe() -> float:

@@ -221,3 +221,15 @@ def test_somebody_elses_selection_is_found_by_what_rows_say(tmp_path: Path) -> N
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "q1", "output": "a2"}]))
     with pytest.raises(UserError, match=r"^selection.path=.*b.json: holds no row of the pool"):
         select(pool, kind="from_file", seed=0, path=str(tmp_path / "b.json"))
+
+
+def test_a_part_of_somebody_elses_selection_is_drawn_by_the_seed(tmp_path):
+    pool = make_pool([{"instruction": f"q{i}", "output": "a"} for i in range(30)], "test")
+    (tmp_path / "theirs.json").write_text(json.dumps([{"id": i} for i in pool["id"][5:25]]))
+    first, second = (select(pool, kind="from_file", seed=s, k=6, path=str(tmp_path / "theirs.json")) for s in (0, 1))
+    assert len(first) == len(second) == 6 and set(first) | set(second) <= set(range(5, 25))
+    assert first.tolist() != second.tolist()
+    more = select(pool, kind="from_file", seed=0, k=12, path=str(tmp_path / "theirs.json"))
+    assert set(first) <= set(more)
+    with pytest.raises(UserError, match="there are 20 rows of the pool in that file"):
+        select(pool, kind="from_file", seed=0, k=21, path=str(tmp_path / "theirs.json"))

@@ -12,6 +12,7 @@ from experiments.config import (
     content_hash,
     essence,
     expand,
+    located,
     run_id,
     validate,
     validate_experiment,
@@ -220,3 +221,38 @@ def test_a_block_may_have_fewer_pairs_or_others():
 
 def test_without_blocks_the_axes_are_all_there_is():
     assert expand([], {"noise.rate": [0.1], "seed.pair": [3]}, 6) == [{"noise.rate": 0.1, "seed.pair": 3}]
+
+
+def test_companions_are_found_under_the_data_root(make, tmp_path):
+    (tmp_path / "alpaca").mkdir()
+    (tmp_path / "alpaca" / "rows.json").write_text('[{"instruction": "a", "input": "", "output": "b"}]')
+    (tmp_path / "chosen.json").write_text('[{"instruction": "a", "input": "", "output": "b"}]')
+    given = ["data=alpaca", f"data.root={tmp_path}", "data.path=alpaca/rows.json"]
+    config = make(*given, "selection=from_file", "selection.path=chosen.json")
+    check_paths(config)
+    assert located(config, "alpaca/rows.json") == str(tmp_path / "alpaca" / "rows.json")
+    assert located(config, "hub:a/b") == "hub:a/b"
+    by_name = run_id(config)
+    (tmp_path / "chosen.json").write_text('[{"instruction": "a", "input": "", "output": "c"}]')
+    assert run_id(config) != by_name  # what is found is named by its content
+    with pytest.raises(UserError, match=r"selection\.path=gone\.json: no such file here or under data\.root="):
+        check_paths(make(*given, "selection=from_file", "selection.path=gone.json"))
+
+
+def test_newer_keys_that_are_not_set_are_no_part_of_a_run(make):
+    tree = essence(make("data=alpaca", "evaluation=references"))
+    assert not {"drop_asked", "side", "max_length_ratio"} & set(tree["data"])
+    assert not {"items", "max_new_tokens"} & {name for s in tree["evaluation"]["suites"].values() for name in s}
+    assert essence(make("data=alpaca", "data.drop_asked=true"))["data"]["drop_asked"] is True
+    drawn = essence(make("selection=from_file", "selection.path=x.json", "selection.k=4", "seed.pair=3"))
+    assert drawn["seed"]["select"] == 3
+
+
+def test_a_side_belongs_to_pairs_and_to_nothing_else(composed):
+    for overrides, said in (
+        (["data=car", "data.side=null"], "data: side=null: whose responses"),
+        (["data=alpaca", "+data.side=chosen"], "data: side=chosen: whose responses"),
+        (["data=alpaca", "+data.max_length_ratio=2.0"], "only data=car has two"),
+    ):
+        with pytest.raises(UserError, match=said):
+            validate(composed(*overrides))

@@ -72,6 +72,15 @@ def companions(tmp_path):
             writer.writerow(["src", "pos", "neg"])
             for i in range(n):
                 writer.writerow([f"Instruction: {text(i, 4)}", f"Response: w9 {text(i, 5)}", f"Response: {text(i, 5)}"])
+    for folder, name, first in (("lima", "lima.json", 600), ("dolly", "dolly_3k.json", 900)):
+        (tmp_path / folder).mkdir()
+        human = [
+            {"instruction": f"{text(i, 6)} {folder}{i}", "input": "", "output": text(i, 12)}
+            for i in range(first, first + 260)
+        ]
+        (tmp_path / folder / name).write_text(json.dumps(human))
+    (tmp_path / "alpagasus").mkdir()
+    (tmp_path / "alpagasus" / "claude_t45.json").write_text(json.dumps(rows[:-1:5]))
     return tmp_path
 
 
@@ -171,6 +180,71 @@ def test_alpaca_smoke_runs(cli, tmp_path, companions, encoder, tokenizer, make_m
     record = json.loads(next((tmp_path / "runs/tiny").glob("*/record.json")).read_text())
     assert record["data"]["set_aside"] == 1
     assert not list((tmp_path / "runs").rglob("*.bin"))
+
+
+@pytest.fixture
+def on_real_data(cli, tmp_path, companions, encoder, tokenizer, make_model):
+    """on_real_data(NAME, ...): an experiment on Alpaca's companions with a tiny model, judged; and its records."""
+
+    def call(name, *arguments, arms, pairs=1):
+        make_model().save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        code, _, err = cli(
+            f"experiment={name}",
+            f"data.root={companions}",
+            f"experiment.pairs={pairs}",
+            "model=hf",
+            f"model.path={tmp_path / 'model'}",
+            f"model.reward.backbone={encoder}",
+            "training.lr=0.02",
+            "training.max_length=64",
+            "evaluation.max_reference_tokens=4",
+            "evaluation.must_move=false",  # six steps are too few for that
+            *arguments,
+        )
+        assert code == 0, err
+        judged = checked(tmp_path / f"runs/tiny/reports/{name}", arms, pairs)
+        return judged, [json.loads(path.read_text()) for path in (tmp_path / "runs/tiny").glob("*/record.json")]
+
+    return call
+
+
+@pytest.mark.soak  # alpaca_revised goes the same way
+def test_alpaca_small_runs(on_real_data, companions):
+    arms = {"full", "filtered", "random", "random_length_matched", "longest", "claude", "lima"}
+    # what the sizes are is the experiment's business; that a reading is lost where two of them are one is expected
+    judged, records = on_real_data("alpaca_small", "selection.k=24", "data.rows=200", arms=arms)
+    assert {"real_best_control", "real_lima_dolly"} <= {entry["definition"]["id"] for entry in judged}
+    by_arm = {record["arm"]: record for record in records}
+    assert {arm: by_arm[arm]["data"]["rows"] for arm in ("full", "claude", "filtered")} == {
+        "full": 200, "claude": 24, "filtered": 24,
+    }  # fmt: skip
+    items = by_arm["random"]["metrics"]["best_val"]["items"]
+    assert {name.split(":")[1] for name in items} == {"user_oriented", "lima", "dolly"}
+
+
+@pytest.mark.soak  # alpaca_revised goes the same way
+def test_alpaca_noise_runs(on_real_data):
+    judged, records = on_real_data("alpaca_noise", "data.rows=60", arms={"full"}, pairs=2)
+    assert len(judged) == 5 and all(entry["pairs"] == 2 for entry in judged)
+    assert sorted(record["data"]["noise_rate"] for record in records) == [0.0] * 2 + [0.25] * 4 + [0.5] * 4
+
+
+@pytest.mark.soak  # alpaca_revised goes the same way
+def test_alpaca_duplication_runs(on_real_data):
+    judged, records = on_real_data("alpaca_duplication", "data.rows=60", arms={"duplicated"}, pairs=2)
+    assert len(judged) == 5 and all(entry["pairs"] == 2 for entry in judged)
+    assert {record["data"]["unique_rows"] for record in records} == {16, 30, 45, 60}
+
+
+def test_alpaca_revised_runs(on_real_data):
+    matched = "data.max_length_ratio=1.25"
+    judged, records = on_real_data("alpaca_revised", "data.rows=40", matched, arms={"revised", "original"}, pairs=2)
+    assert [(entry["id"], entry["pairs"]) for entry in judged] == [
+        ("revised_equal_length", 2), ("revised_equal_length_gap", 2),
+    ]  # fmt: skip
+    assert all("items crossed with the pairs" in entry["note"] for entry in judged)
+    assert len({record["data"]["subset_hash"] for record in records}) == len(records)
 
 
 @pytest.mark.soak  # alpaca_smoke goes the same way

@@ -10,7 +10,7 @@ import torch
 from curate import UserError, microworld
 from curate.example import column, make_pool
 from curate.noise import corrupt
-from experiments import measuring, pipeline, prepare, store
+from experiments import asked, measuring, pipeline, prepare, store
 from experiments import subset as subsets
 from experiments.config import run_id
 from tests.experiments.runs import run
@@ -212,14 +212,14 @@ def test_auroc_is_right_on_a_small_case():
 
 def test_a_leak_fails_the_run_unless_it_is_allowed_by_name(make):
     config = make()
-    suites = measuring.suites_of(config)
+    suites = asked.suites_of(config)
     leaked = suites[2].instructions[0]
     rows = make_pool([{"instruction": leaked.upper(), "output": "ok : x ."}], "test")
     with pytest.raises(UserError, match=r"evaluation\.suites\.entity: 1 of its prompts"):
-        measuring.check_overlap(config, rows, suites)
-    measuring.check_overlap(make("evaluation.allow_overlap=[entity]"), rows, suites)
+        asked.check_overlap(config, rows, suites)
+    asked.check_overlap(make("evaluation.allow_overlap=[entity]"), rows, suites)
     clean, _ = subsets.clean_pool(config)
-    measuring.check_overlap(config, clean, suites)
+    asked.check_overlap(config, clean, suites)
 
 
 def test_a_saved_model_comes_with_its_subset(make):
@@ -233,7 +233,7 @@ def test_a_saved_model_comes_with_its_subset(make):
 
 
 def test_a_run_that_moves_nothing_fails(make):
-    suites = measuring.suites_of(make())
+    suites = asked.suites_of(make())
     items = [
         {"point": point, "suite": "entity", "item": i, "nats": 4.0 + shift * (1 + i % 2), "tokens": 2.0}
         for point, shift in (("step:0", 0.0), ("end", -1.0))

@@ -11,7 +11,7 @@ import torch
 from curate import UserError, microworld
 from curate.example import make_pool
 from experiments import UserError as ConfigError
-from experiments import claims, measuring, prepare
+from experiments import asked, claims, prepare
 from experiments import subset as subsets
 from experiments import table as tables
 from experiments.claim_files import Claim
@@ -75,12 +75,12 @@ def test_copies_fill_the_slots_of_stories(of_stories):
 
 def test_a_tested_story_among_the_rows_fails_the_run(of_stories):
     config = of_stories()
-    suites = measuring.suites_of(config)
+    suites = asked.suites_of(config)
     tested = next(s for s in suites if s.name == "stories").questions[0].answer
-    measuring.check_overlap(config, subsets.clean_pool(config)[0], suites)
+    asked.check_overlap(config, subsets.clean_pool(config)[0], suites)
     leaked = make_pool([{"instruction": "", "output": tested.upper()}], "test")
     with pytest.raises(UserError, match=r"evaluation\.suites\.stories: 1 of its prompts"):
-        measuring.check_overlap(config, leaked, suites)
+        asked.check_overlap(config, leaked, suites)
 
 
 def test_the_worlds_text_is_probed_and_written(make):
@@ -167,7 +167,7 @@ def test_what_does_not_go_together_is_one_line(make, overrides, said):
 def test_a_suite_of_another_kind_of_text_is_refused(of_stories):
     config = of_stories("evaluation=world_text")
     with pytest.raises(UserError, match=r"evaluation\.suites\.validation\.text: 'probe_validation'"):
-        measuring.suites_of(config)
+        asked.suites_of(config)
 
 
 # --- claims about runs that may still be on their plateau -------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from curate import UserError
-from experiments.suites.build import build_suites, load_questions
+from experiments.suites.build import Suite, build_suites, load_questions
 from experiments.suites.config import EvaluationConfig
 from experiments.suites.evaluate import evaluate
 from experiments.suites.teacher_forced import Question, _predictive, answer
@@ -208,3 +208,13 @@ def test_references_may_be_any_layout_and_lie_on_the_hub(tmp_path, monkeypatch):
     path = tmp_path / "refs.csv"
     path.write_text("instruction,input,output\ndo,,y\n")
     assert load_questions(str(path), "k") == [{"instruction": "do", "input": "", "output": "y"}]
+
+
+def test_what_a_suite_asks_is_left_out_of_the_pool():
+    from curate.example import column, make_pool
+    from experiments.asked import without_asked
+
+    pool = make_pool([{"instruction": f"Say {i}!", "input": "", "output": "x"} for i in range(5)], "test")
+    suites = [Suite("a", True, "likelihood", (), ("say 3", "Say  1")), Suite("b", False, "likelihood", (), ("say 9",))]
+    assert column(without_asked(pool, suites), "instruction") == ["Say 0!", "Say 2!", "Say 4!"]
+    assert without_asked(pool, suites[1:]) is pool
