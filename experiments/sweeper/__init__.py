@@ -15,11 +15,12 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.paired_sweeper.forecast import describe
 from hydra_plugins.paired_sweeper.plan import Plan, make_plan
-from hydra_plugins.paired_sweeper.progress import Monitor
+from hydra_plugins.paired_sweeper.progress import Monitor, named
 from joblib import effective_n_jobs
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
+from rich.text import Text
 
 from curate.cluster import check_cluster, cluster_config
 from experiments import UserError, claim_files, cluster, store, workers
@@ -238,8 +239,7 @@ class PairedSweeper(Sweeper):
         if experiment.name is None:
             for cell in plan.cells:
                 if cell.run_id in records:
-                    levels = "".join(f" {key}={value}" for key, value in cell.levels.items())
-                    console.print(f"{cell.arm} pair {cell.seeds['pair']}{levels}: {plan.root / cell.run_id}")
+                    console.print(Text(f"{named(cell)}: {plan.root / cell.run_id}"))
             return
         if not records:
             return

@@ -1,6 +1,11 @@
 """The plan: which runs, each once, in which order, and that a job composes to the very run that was planned."""
 
+import contextlib
 import io
+import json
+import os
+import re
+import threading
 import time
 from types import SimpleNamespace
 
@@ -16,6 +21,7 @@ from rich.console import Console
 
 from experiments import UserError, store
 from experiments.config import run_id, validate
+from experiments.report.terminal import claim_table
 from experiments.run import CONF
 
 pytestmark = pytest.mark.no_cover  # composing takes five times as long when lines are counted
@@ -187,26 +193,110 @@ def test_too_little_memory_or_disk_is_said_beforehand(with_history, monkeypatch)
 # --- the monitor ----------------------------------------------------------------------------------------------------
 
 
-def test_the_monitor_counts_what_the_store_has_and_shows_the_first_pair_once(make, monkeypatch):
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|38|9[0-7])(?:;\d+)*m")
+
+
+def started(plan, name, steps=()):
+    """The folder of a run that has been evaluated after `steps`."""
+    folder = store.open_run(store.run_folder(plan.root, name), {})
+    with store.MetricsLog(folder) as log:
+        for step in steps:
+            row = {"tokens": 100 * step, "step": step, "epoch": step / 100}
+            log.write(**row, suite="ood", metric="em", value=step / 1000)
+            log.write(**row, suite="train", metric="loss", value=1.0)
+    return folder
+
+
+def record_of(value):
+    return {"metrics": {"best_val": {"ood": {"em": {"value": value, "n": 9}}}}, "cost": {"train_s": 11.4}}
+
+
+def until(told, what):
+    """Wait until `told()` has `what` in it."""
+    end = time.monotonic() + 10
+    while what not in told():
+        assert time.monotonic() < end, told()
+        time.sleep(0.01)
+
+
+def test_without_a_terminal_each_run_that_is_over_is_a_line_and_the_first_pair_a_table(make, monkeypatch):
     from experiments import report
 
     shown = []
     monkeypatch.setattr(report, "arm_table", lambda *a, **_: shown.append(a) or "the table", raising=False)
     monkeypatch.setattr(progress, "POLL_S", 0.01)
-    monkeypatch.setattr(progress, "LINE_S", 0.0)
     plan, _ = make("experiment=quickstart", "arm=full,random", "experiment.pairs=2")
     out = io.StringIO()
     with progress.Monitor(plan, list(plan.configs), Console(file=out, width=200)):
-        for number, name in enumerate(plan.configs):
-            folder = store.open_run(store.run_folder(plan.root, name), {})
-            if number < 3:
-                store.finish(folder, {"cost": {}})
+        for number, name in enumerate(plan.configs, 1):
+            folder = started(plan, name)
+            if number < 4:
+                store.finish(folder, record_of(0.5 + number / 100))
             else:
-                store.fail(folder, name, "no")
-            time.sleep(0.05)
-    text = out.getvalue()
-    assert "1/4 runs" in text
-    assert "4/4 runs" in text
-    assert len(shown) == 1
-    assert text.count("the table") == 1
-    assert text.index("the table") < text.index("4/4 runs")
+                store.fail(folder, name, "no [red]luck")
+            until(out.getvalue, f"{number}/4 ")
+            if number == 2:
+                until(out.getvalue, "the table")
+    lines = out.getvalue().splitlines()
+    assert re.fullmatch(r"1/4 full pair 0.*: ood/em 0.510, 11 s of training; about \d+ s left", lines[0])
+    assert lines[-1].startswith("4/4 random pair 1") and lines[-1].endswith(": failed: no [red]luck")
+    assert lines[2:4] == ["the first pair of arms (one pair decides nothing yet)", "the table"]
+    assert len(shown) == 1 and len(lines) == 6
+    assert "\x1b" not in out.getvalue()
+
+
+@pytest.fixture
+def terminal():
+    """terminal(): a console on a pseudo-terminal, and a function for all that it has been sent."""
+    ends, seen = [], []
+
+    def open_terminal():
+        master, slave = os.openpty()
+        ends.append(open(slave, "w", encoding="utf-8"))  # noqa: SIM115 (closed below)
+
+        def read():
+            with contextlib.suppress(OSError):  # of a terminal whose other end is gone
+                while data := os.read(master, 4096):
+                    seen.append(data)
+            os.close(master)
+
+        threading.Thread(target=read, daemon=True).start()
+        return Console(file=ends[-1], width=120, highlight=False), lambda: b"".join(seen).decode(errors="replace")
+
+    yield open_terminal
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["colours", "NO_COLOR"])
+def test_on_a_terminal_the_sweep_and_each_run_under_way_has_a_bar(make, monkeypatch, terminal, plain):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if plain:
+        monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(progress, "POLL_S", 0.01)
+    plan, _ = make("experiment=quickstart", "arm=full", "experiment.pairs=3")
+    first, second, old = plan.configs
+    os.utime(started(plan, old, [192]) / "config.yaml", (0, 0))  # as a sweep that was killed has left it
+    console, told = terminal()
+    with progress.Monitor(plan, list(plan.configs), console):
+        store.finish(started(plan, first, [48, 384]), record_of(0.5))
+        until(told, "1/3, about")
+        folder = started(plan, second, [48, 96])
+        until(told, "step 96, ood/em 0.096")
+        store.finish(folder, record_of(0.5))
+        until(told, "2/3, about")
+    claims = json.loads((CONF.parent / "results" / "quickstart" / "claims.json").read_text())
+    console.print(claim_table(claims))
+    until(told, claims[-1]["title"][:20])
+    assert "full pair 1" in told() and "step 192" not in told()
+    assert bool(COLOUR.search(told())) != plain
+
+
+def test_the_share_of_a_budget_is_of_steps_epochs_or_tokens(configured):
+    point = {"step": 96, "epoch": 1.5, "tokens": 3000}
+    config, shares = configured(), []
+    for budget in ({"steps": 384}, {"epochs": 2.0}, {"tokens": 2000}):
+        training = config.training.model_copy(update={"steps": None, **budget})
+        shares.append(progress.share(config.model_copy(update={"training": training}), point))
+    assert shares == [0.25, 0.75, 1.0]
