@@ -45,7 +45,8 @@ class Section:
 def environment() -> jinja2.Environment:
     """Jinja2 as all pages use it: everything is escaped, cut where it is long, and a missing name is an error.
 
-    The filters `slug` and `base64` make an id of a heading, and a text fit for a data: address.
+    The filters `slug`, `base64` and `together` make an id of a heading, a text fit for a data: address, and a cell of a
+    table that breaks only before a parenthesis.
     """
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -56,12 +57,26 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"slug": slug, "base64": lambda text: Markup(base64.b64encode(text.encode()).decode())}
+    made.filters |= {
+        "together": together,
+        "slug": slug,
+        "base64": lambda text: Markup(base64.b64encode(text.encode()).decode()),
+    }
     return made
 
 
 def _finalized(value: Any) -> Any:
     return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def together(text: str) -> str:
+    """The text with its spaces unbreakable, but for those before a parenthesis."""
+    return text.replace(" ", "\u00a0").replace("\u00a0(", " (")
+
+
+def in_base64(text: str) -> Markup:
+    """The text's UTF-8 in base64."""
+    return Markup(base64.b64encode(text.encode()).decode())
 
 
 def slug(text: str) -> str:
