@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from experiments import campaign, claims, run
+from experiments import UserError, campaign, claims, run
 from experiments.run import CONF
 from tests import miniatures
 from tests.stories import stories, write_stories
@@ -113,7 +113,8 @@ def checked(report, arms, pairs):
 
 def test_there_is_a_test_for_every_experiment():
     tested = {name.removeprefix("test_").removesuffix("_runs") for name in globals() if name.endswith("_runs")}
-    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested | set(campaign.EXPERIMENTS)
+    tested |= set(LARGE) | set(campaign.EXPERIMENTS)
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested
 
 
 SHORT = ("label_noise", "peft")  # every kind of block and claim; the others take minutes
@@ -267,6 +268,56 @@ def test_alpaca_gpu_runs(cli, tmp_path, companions, encoder):
     assert len(judged) == 7 and all(entry["pairs"] == 1 for entry in judged)
     records = [json.loads(path.read_text()) for path in (tmp_path / "runs/tiny").glob("*/record.json")]
     assert sorted(record["data"]["rows"] for record in records) == [36, 36, 36, 200]  # .1775 of 200
+
+
+@pytest.mark.soak  # alpaca_revised goes the same way
+@pytest.mark.parametrize(("name", "arms"), [("alpagasus_7b", 5), ("alpaca_full", 6)])
+def test_large_ones_with_miniatures(cli, tmp_path, companions, encoder, name, arms):
+    model = {"alpagasus_7b": "llama2_7b", "alpaca_full": "llama32_1b"}[name]
+    miniatures.save(tmp_path / "model", model, ["<pad>", "<eos>", "<unk>", *WORDS])
+    code, _, err = cli(
+        f"experiment={name}",
+        f"data.root={companions}",
+        f"model.path={tmp_path / 'model'}",
+        f"model.reward.backbone={encoder}",
+        "experiment.pairs=1",
+        "training.lr=0.02",
+        "training.warmup=1",
+        "evaluation.must_move=false",  # six steps are too few for that
+        "training.max_length=64",
+        *(["selection.k=24"] if name == "alpaca_full" else []),
+    )
+    assert code == 0, err
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs/tiny").glob("*/record.json")]
+    assert len(records) == arms
+    whole = name == "alpagasus_7b"
+    assert {record["data"]["trainable_share"] == 1 for record in records} == {whole}
+
+
+REAL = {"alpaca_small": 54, "alpaca_revised": 24, "alpaca_noise": 30, "alpaca_duplication": 42}
+LARGE = {"alpagasus_7b": 15, "alpaca_full": 18}
+
+
+@pytest.mark.parametrize(("name", "runs"), [*REAL.items(), *LARGE.items()])
+def test_what_real_data_would_run(name, runs, tmp_path):
+    """As many runs as its claims need, each doing what the file says, from files under one root."""
+    for path in (
+        "alpaca/alpaca_data.json",
+        "alpagasus/claude_t45.json",
+        "lima/lima.json",
+        "car/expert_pairs_train.csv",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(path)
+    plan, claims_of = campaign.planned(name, [f"data.root={tmp_path}"])
+    assert len(plan.configs) == runs and claims_of
+    for config in plan.configs.values():
+        assert config.data.drop_asked
+        assert (config.model.lora is None) is (name == "alpagasus_7b")
+        if name in REAL:
+            assert config.training.steps == (125 if config.data.rows not in (256, 2800) else 96)
+    with pytest.raises(UserError, match=r"data\.path=.*: no such file here or under data\.root"):
+        campaign.planned(name, [f"data.root={tmp_path / 'nowhere'}"])
 
 
 def test_lima_judge_runs(cli, tmp_path, companions, tokenizer, make_model, stub):
