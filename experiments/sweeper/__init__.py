@@ -260,6 +260,11 @@ class PairedSweeper(Sweeper):
             ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
             root=plan.root,
         )
+        tracking = next(iter(plan.configs.values())).tracking
+        if tracking.mode != "none":
+            from experiments import tracking_report
+
+            tracking_report.mirror(tracking, plan.root, experiment.name, judged, out, plan.evaluation)
         if judged:
             console.print(report.claim_table(judged))
         console.print(f"report: {out / 'index.html'}")

@@ -45,7 +45,9 @@ def fake_run(config, folder: Path):
     return record
 
 
-def fake_build(name, title, cells, records, claims, out: Path, command, config_yaml, *, evaluation, failures):
+def fake_build(
+    name, title, cells, records, claims, out: Path, command, config_yaml, *, evaluation, failures, ood, root
+):
     store.write_atomic(
         out / "runs.csv", "\n".join(f"{cell.run_id},{cell.arm}" for cell in cells if cell.run_id in records)
     )
