@@ -13,8 +13,9 @@ from experiments import table as tables
 from experiments.claim_files import FEWEST_BASES, MINUTES, Claim, Selector
 from experiments.shape_files import Needed, axes
 
-BOUNDED = ("em", "em_format_free", "accuracy", "consistent")  # metrics between 0 and 1
+BOUNDED = ("em", "em_format_free", "accuracy", "accuracy_norm", "consistent", "passed")  # metrics between 0 and 1
 EDGE = 0.02  # where both arms are this near to 0, or to 1, a bounded metric cannot tell them apart
+GUESSING = 1.645  # standard errors above chance that guessing exceeds once in twenty times
 NO_GAIN = 0.1  # a control that gained less than this share of what it usually gains is no measure of another's gain
 PROBE = "cost/tokens_to_probe"
 # metrics that end with the curve where something never happened, and what says so: a metric and its point
@@ -95,7 +96,7 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
             for selector, metric in ((claim.treatment, claim.metric), (control, claim.control_at[0]))
         )
         both["start_t"], both["start_c"] = starts
-    _differences(claim, found, both)
+    _differences(claim, found, both, table)
     if claim.items == "crossed" and found.estimate is not None:
         _cross(claim, found, table, both.index)
     if claim.settled and (plateau := _unsettled(claim, table, both.index, control)):
@@ -132,7 +133,7 @@ def _shape(claim: Claim, table: pd.DataFrame) -> Measured:
     return found
 
 
-def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
+def _differences(claim: Claim, found: Measured, both: pd.DataFrame, table: pd.DataFrame) -> None:
     """Set the mean, and the estimate unless something speaks against it."""
     t, c = both["value_t"].to_numpy(float), both["value_c"].to_numpy(float)
     if claim.scale == "log_ratio" and min(t.min(), c.min()) <= 0:
@@ -157,6 +158,8 @@ def _differences(claim: Claim, found: Measured, both: pd.DataFrame) -> None:
         found.reason = "treatment and control are the same runs"
     elif found.control and (edge := _edge(claim.metric, both["value_t"].mean(), both["value_c"].mean())):
         found.reason = f"both arms are within {EDGE} of {edge}: there is no room to differ in"
+    elif guessed := _guessed(claim, table, max(both["value_t"].mean(), both["value_c"].mean())):
+        found.reason = guessed
     else:
         _estimate(found, d, bases, across)
 
@@ -224,6 +227,20 @@ def _edge(metric: str, t: float, c: float) -> str | None:
     if metric.partition("/")[2] not in BOUNDED:
         return None
     return "0" if max(t, c) <= EDGE else "1" if min(t, c) >= 1 - EDGE else None
+
+
+def _guessed(claim: Claim, table: pd.DataFrame, better: float) -> str | None:
+    """Why a multiple choice decides nothing: the better arm's accuracy is no more than guessing may give (5 %)."""
+    suite, _, name = claim.metric.partition("/")
+    if not name.startswith("accuracy"):
+        return None
+    chance = tables.measured(table, f"{suite}/chance", claim.point)
+    if chance.empty:
+        return None
+    guess, n = float(chance["value"].mean()), float(chance["n"].mean())
+    if better > guess + GUESSING * math.sqrt(guess * (1 - guess) / n):
+        return None
+    return f"both arms are at chance ({guess:.2g} on {n:.0f} questions): guessing does as well, and decides nothing"
 
 
 def _censor(claim: Claim, found: Measured, table: pd.DataFrame, units: pd.Index) -> None:

@@ -11,6 +11,8 @@ from curate.example import render
 from curate.layouts import ALIASES, fields_of
 from curate.reading import HUB, records
 
+from .checks import CHECKS, NEW_TOKENS, Check
+from .choice import load_choices
 from .config import EvaluationConfig, SuiteConfig
 from .teacher_forced import Question
 
@@ -24,12 +26,15 @@ class Suite:
 
     name: str
     ood: bool
-    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"]
+    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise", "choice", "checks"]
     questions: tuple[Question, ...]
     instructions: tuple[str, ...]
     majority: float | None = None  # exact match of the best answer without knowledge
     asked: tuple[tuple[str, str], ...] = ()  # of a file: instruction and input of each question, apart
     world: int | None = None  # the seed of the world by which what a model writes is judged
+    choices: tuple[tuple[int, int], ...] = ()  # for each item how many of the questions are its options, which is right
+    checks: tuple[Check, ...] = ()
+    new_tokens: int = NEW_TOKENS  # of an answer to a check
     items: int | None = None  # at most so many are asked, wherever more are allowed
 
 
@@ -40,13 +45,18 @@ def build_suites(
 
     Those of running text need the data and are built by `text.text_suite`. Raises UserError for an unreadable one.
     """
-    return [
-        _from_world(name, suite, _count(suite, evaluation), template, world)
-        if suite.world
-        else _from_file(name, suite, _count(suite, evaluation), template, root)
-        for name, suite in evaluation.suites.items()
-        if suite.text is None
-    ]
+    made = []
+    for name, suite in evaluation.suites.items():
+        count = _count(suite, evaluation)
+        if suite.world:
+            made.append(_from_world(name, suite, count, template, world))
+        elif suite.metrics == "checks":
+            made.append(_checks(name, suite, count, template))
+        elif suite.metrics == "choice":
+            made.append(_choices(name, suite, count, template, root))
+        elif suite.text is None:
+            made.append(_from_file(name, suite, count, template, root))
+    return made
 
 
 def _count(suite: SuiteConfig, evaluation: EvaluationConfig) -> int:
@@ -74,12 +84,7 @@ def _from_world(name: str, suite: SuiteConfig, items: int, template: dict[str, s
 
 def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, str], root: Path | None) -> Suite:
     key = f"evaluation.suites.{name}.path"
-    source = suite.path or ""
-    if not source.startswith(HUB) and root is not None and not Path(source).exists():
-        source = str(root / source)  # an absolute path stays what it is
-    rows = load_questions(source, key)
-    order = np.random.default_rng([0, len(rows)]).permutation(len(rows))[:items]  # the same items for every run
-    chosen = [rows[i] for i in sorted(order)]
+    chosen = _same(load_questions(_source(suite, root), key), items)
     return Suite(
         name,
         suite.ood,
@@ -89,6 +94,40 @@ def _from_file(name: str, suite: SuiteConfig, items: int, template: dict[str, st
         asked=tuple((r["instruction"], r["input"]) for r in chosen),
         items=suite.items,
     )
+
+
+def _source(suite: SuiteConfig, root: Path | None) -> str:
+    source = suite.path or ""
+    if not source.startswith(HUB) and root is not None and not Path(source).exists():
+        return str(root / source)  # an absolute path stays what it is
+    return source
+
+
+def _same(rows: list[Any], items: int) -> list[Any]:
+    """So many of the rows, the same ones for every run."""
+    order = np.random.default_rng([0, len(rows)]).permutation(len(rows))[:items]
+    return [rows[i] for i in sorted(order)]
+
+
+def _choices(name: str, suite: SuiteConfig, items: int, template: dict[str, str], root: Path | None) -> Suite:
+    chosen = _same(load_choices(_source(suite, root), f"evaluation.suites.{name}.path"), items)
+    return Suite(
+        name,
+        False,
+        suite.metrics,
+        tuple(Question(render(template, c.question, ""), option) for c in chosen for option in c.options),
+        tuple(c.question for c in chosen),
+        choices=tuple((len(c.options), c.right) for c in chosen),
+        items=suite.items,
+    )
+
+
+def _checks(name: str, suite: SuiteConfig, items: int, template: dict[str, str]) -> Suite:
+    chosen = CHECKS[:items]
+    questions = tuple(Question(render(template, check.instruction, ""), "") for check in chosen)
+    asked = tuple(check.instruction for check in chosen)
+    new = suite.max_new_tokens or NEW_TOKENS
+    return Suite(name, False, suite.metrics, questions, asked, checks=chosen, new_tokens=new, items=suite.items)
 
 
 def load_questions(source: str, key: str) -> list[dict[str, str]]:

@@ -13,7 +13,8 @@ class _Strict(BaseModel):
 
 class SuiteConfig(_Strict):
     """One suite: a part of the micro-world (`world`), a JSON/JSONL file of questions and references (`path`), or a
-    part of what goes with running text (`text`, see suites/text.py; `entities` says how many its probes ask about).
+    part of what goes with running text (`text`, see suites/text.py; `entities` says how many its probes ask about);
+    `checks` bring their own instructions, and write `max_new_tokens` at most.
     With `at: end` it is asked before training and at the end only, not at the points of the curve. `items` caps how
     many of it are asked anywhere.
     """
@@ -23,13 +24,25 @@ class SuiteConfig(_Strict):
     path: str | None = None
     text: str | None = None
     entities: int | None = Field(None, gt=0)
-    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise"] = "exact"
+    metrics: Literal["exact", "likelihood", "text", "writing", "pairwise", "choice", "checks"] = "exact"
     at: Literal["end"] | None = None
     items: int | None = Field(None, gt=0)
     max_new_tokens: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one_source(self):
+        if self.metrics in ("choice", "checks") and self.ood:
+            raise ValueError(
+                f"metrics: {self.metrics} is of another scale than likelihoods and in no mean; set ood: false"
+            )
+        if self.metrics != "checks" and self.max_new_tokens is not None:
+            raise ValueError("max_new_tokens: only metrics: checks lets the model write here; set it to null")
+        if self.metrics == "checks":
+            if self.world or self.path or self.text:
+                raise ValueError("metrics: checks asks instructions of its own; leave out world, path and text")
+            return self
+        if self.metrics == "choice" and self.path is None:
+            raise ValueError("metrics: choice is of a file of questions with options; give path")
         if [self.world, self.path, self.text].count(None) != 2:
             raise ValueError("world, path, text: give exactly one of them as the suite's source")
         if self.metrics in ("text", "writing") and self.text is None:

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from .build import Suite
+from .checks import passed
+from .choice import graded
 from .config import EvaluationConfig
+from .generation import greedy_answers
 from .teacher_forced import Answers, answer
 from .text import measure
 
@@ -33,7 +36,8 @@ def evaluate(
     whose first value token some token has a probability above one half). `likelihood` suites give nll (mean over all
     tokens), nll_answer (mean over answers of each one's mean), gap (nats per token that the right prompt is worth over
     another's). For `text` and `writing` see `text.measure`, for `pairwise`, which is not asked here,
-    `pairwise.compare`.
+    `pairwise.compare`. `choice` suites give accuracy, accuracy_norm and chance (see `choice.graded`), `checks` give
+    passed (share of the answers that do what they were told) and words (mean); both are in no mean.
     """
     metrics: Metrics = {}
     rows: list[dict[str, Any]] = []
@@ -45,6 +49,13 @@ def evaluate(
         if suite.metrics in ("text", "writing"):
             metrics[suite.name], own = measure(model, tokenizer, suite, config, items, max_length)
             rows += own
+            continue
+        if suite.metrics in ("choice", "checks"):
+            find = _choose if suite.metrics == "choice" else _check
+            values = find(model, tokenizer, suite, config, items, max_length)
+            metrics[suite.name] = {k: {"value": float(v.mean()), "n": len(v)} for k, v in values.items()}
+            n = len(next(iter(values.values())))
+            rows += [{"suite": suite.name, "item": i, **{k: float(v[i]) for k, v in values.items()}} for i in range(n)]
             continue
         found = _exact if suite.metrics == "exact" else _likelihood
         values = found(model, tokenizer, suite, config, items, max_length)
@@ -90,6 +101,20 @@ def _exact(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, i
         "nats": found.nats,
         "tokens": found.tokens,
     }
+
+
+def _choose(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
+    choices = suite.choices[:items]
+    asked = suite.questions[: sum(count for count, _ in choices)]
+    # with a stop the end of the text is not counted: an option need not be all of an answer
+    found = _ask(model, tokenizer, [replace(q, stop=(tokenizer.eos_token,)) for q in asked], config, max_length)
+    return graded(found.nats, found.tokens, choices)
+
+
+def _check(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):
+    answers = greedy_answers(model, tokenizer, [q.prompt for q in suite.questions[:items]], suite.new_tokens)
+    done = passed(suite.checks[:items], answers)
+    return {"passed": np.array(done, float), "words": np.array([len(a.split()) for a in answers], float)}
 
 
 def _likelihood(model: Any, tokenizer: Any, suite: Suite, config: EvaluationConfig, items: int, max_length: int):

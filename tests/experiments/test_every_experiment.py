@@ -79,6 +79,13 @@ def companions(tmp_path):
             for i in range(first, first + 260)
         ]
         (tmp_path / folder / name).write_text(json.dumps(human))
+    (tmp_path / "bbh").mkdir()
+    yes_or_no = {"examples": [{"input": text(i, 7), "target": ("yes", "no")[i % 2]} for i in range(20)]}
+    for name in ("sports_understanding", "navigate", "logical_deduction_three_objects"):
+        (tmp_path / "bbh" / f"{name}.json").write_text(json.dumps(yes_or_no))
+    (tmp_path / "truthfulqa").mkdir()
+    lines = ["Question,Best Answer,Incorrect Answers", *(f"{text(i, 5)}?,w1 w2,w3; w4 w5" for i in range(20))]
+    (tmp_path / "truthfulqa" / "TruthfulQA.csv").write_text("\n".join(lines))
     (tmp_path / "alpagasus").mkdir()
     (tmp_path / "alpagasus" / "claude_t45.json").write_text(json.dumps(rows[:-1:5]))
     return tmp_path
