@@ -36,7 +36,8 @@ RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
 
 SEEDED = ("micro", "scratch")  # models whose weights come from seed.base
 
-NOT_OF_A_RUN = ("experiment", "plan", "cluster")  # root keys that say which runs to make and where, not what a run is
+# root keys that say which runs to make, where, and how to show them, not what a run is
+NOT_OF_A_RUN = ("experiment", "plan", "cluster", "report", "figures")
 REPLIES = {"model", "base_url", "json_schema", "max_tokens"}  # keys of an endpoint on which its replies depend
 PATHS = (
     "path",

@@ -3,9 +3,11 @@
 index.html REPORT.md figures/      to read
 simulator.html                     of runs over sizes, noise and copies: to ask
 runs.csv claims.json manifest.json to compute with: every verdict follows from the first two
+paper/                             if asked for: figures as PDF, claims as LaTeX and Markdown tables
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from experiments import table as tables
 from experiments.claim_files import Claim
 from experiments.report import content as contents
 from experiments.report import curves, dose, entropy, folders, forest, iso, pareto, suite_curves
+from experiments.report import paper as papers
 from experiments.report.content import Content, Evaluation, Failure
 from experiments.report.differences import with_differences
 from experiments.report.figures import Plan, draw_all
@@ -42,6 +45,7 @@ def build(
     failures: Mapping[str, str] | None = None,
     ood: Sequence[str] = (),
     root: Path | None = None,
+    paper: bool = False,
 ) -> list[dict[str, Any]]:
     """Judge the claims and write the report into the folder `out`; what is there of an earlier one is replaced.
 
@@ -53,6 +57,7 @@ def build(
         failures: run id -> why there is no record.
         ood: the suites out of distribution.
         root: the store, in which the folders of runs have rows, answers and results by question; None: there is none.
+        paper: also write figures as PDF, and claims as LaTeX and Markdown tables, into the folder `paper`.
 
     Returns:
         The content of `claims.json`.
@@ -65,15 +70,25 @@ def build(
     missing = sorted({cell.run_id for cell in cells} - set(done))
     store.write_atomic(
         out / "manifest.json",
-        store.canonical({"experiment": name, "command": command, "runs": done, "missing": missing}),
+        store.canonical(
+            {"experiment": name, "command": command, "runs": done, "missing": missing, "evaluation": _lead(evaluation)}
+        ),
     )
     content = _content(name, title, table, records, judged, command, config_yaml, evaluation, failures or {})
-    drawings = draw_all(_plans(content, table, evaluation, ood), out / "figures")
+    drawings = draw_all(_plans(content, table, evaluation, ood), out / "figures", out / "paper" if paper else None)
+    if paper:
+        papers.write(out / "paper", judged)
     store.write_atomic(out / "REPORT.md", markdown(content, drawings))
     found = folders.look(root, table, content.arms, judged, records, ood)
     sections = _simulator(table, content.title or name, out / "simulator.html")
     store.write_atomic(out / "index.html", page(content, drawings, sections, folders=found))
     return judged
+
+
+def _lead(evaluation: Evaluation) -> dict[str, Any]:
+    """What the report leads with, for whoever reads its table alone."""
+    best = contents.best_of(evaluation)
+    return {"primary": evaluation.primary, "mode": evaluation.mode, "best": asdict(best)}
 
 
 def _plans(content: Content, table: pd.DataFrame, evaluation: Evaluation, ood: Sequence[str]) -> list[Plan]:

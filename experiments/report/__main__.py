@@ -1,6 +1,7 @@
 """The report of an experiment again, from what the store has; nothing is run.
 
-    python -m experiments.report experiment=quickstart
+    python -m experiments.report experiment=quickstart [figures=paper]
+    python -m experiments.report report.compare=[quickstart,results/alpaca_smoke]
 
 Takes what `python -m experiments.run` takes.
 """

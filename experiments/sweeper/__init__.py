@@ -7,6 +7,7 @@ import copy
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -37,6 +38,7 @@ ConfigStore.instance().store(
 
 WIDTH = 120  # of tables where there is no terminal to ask
 PLANS = ("run", "only", "report")
+FIGURES = ("page", "paper")
 
 
 class PairedSweeper(Sweeper):
@@ -52,6 +54,13 @@ class PairedSweeper(Sweeper):
         console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
         if self.config.plan not in PLANS:
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
+        if self.config.figures not in FIGURES:
+            raise UserError(f"figures={self.config.figures}: no such choice; use one of {', '.join(FIGURES)}")
+        if names := plain(self.config)["report"]["compare"]:
+            from experiments.report import comparison
+
+            console.print(f"comparison: {comparison.build(Path(self.config.store.root), names)}")
+            return
         experiment = validate_experiment(self.config)
         self.cluster = cluster_config(plain(self.config).get("cluster"))
         loader = self.hydra_context.config_loader
@@ -259,6 +268,7 @@ class PairedSweeper(Sweeper):
             failures=missing,
             ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
             root=plan.root,
+            paper=self.config.figures == "paper",
         )
         tracking = next(iter(plan.configs.values())).tracking
         if tracking.mode != "none":
