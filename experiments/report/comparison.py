@@ -22,7 +22,11 @@ from experiments.report.differences import with_differences
 from experiments.report.page import Section, alone, environment
 from experiments.report.texts import difference
 
-FALLBACK = {"primary": "ood/em", "mode": "max", "best": {"suite": "validation", "metric": "em", "mode": "max"}}
+FALLBACK: dict[str, Any] = {
+    "primary": "ood/em",
+    "mode": "max",
+    "best": {"suite": "validation", "metric": "em", "mode": "max"},
+}
 
 
 @dataclass(frozen=True)
