@@ -1,7 +1,9 @@
 """Multiple choice by likelihood: which of the options does the model find likeliest after the question?
 
 No text is generated. `accuracy` takes each option's log-likelihood as it is, as TruthfulQA's MC1 does (Lin et al. 2022,
-arXiv:2109.07958), `accuracy_norm` divides it by the option's tokens, so that short options have no advantage.
+arXiv:2109.07958), `accuracy_norm` divides it by the option's tokens, so that short options have no advantage. The
+likelihoods are those of the lm-evaluation-harness (a test compares them where the extra `harness` is installed), which
+is not needed to run this.
 """
 
 import csv

@@ -14,6 +14,7 @@ from experiments.suites.checks import CHECKS, passed
 from experiments.suites.choice import Choice, graded, load_choices
 from experiments.suites.config import EvaluationConfig
 from experiments.suites.evaluate import evaluate
+from experiments.suites.teacher_forced import Question, answer
 
 TEMPLATE = {"without_input": "<q> {instruction} <a>", "with_input": "<q> {instruction} {input} <a>"}
 
@@ -150,3 +151,16 @@ def test_what_is_at_chance_decides_nothing(level, decides):
     [entry] = judge([claim], frame, best=tables.Best("v", "nll", "min"), experiment="e")
     assert entry["verdict"] == ("reproduced" if decides else "inconclusive")
     assert ("both arms are at chance (0.25 on 40 questions)" in entry["note"]) is not decides
+
+
+def test_an_options_likelihood_is_that_of_the_harness(tokenizer, make_model):
+    pytest.importorskip("lm_eval", reason="extra `harness` is not installed")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    model, asked = make_model().eval(), [(f"w{i} w{i + 1} w3", f" w{7 * i % 40} w{3 * i % 40}") for i in range(8)]
+    questions = [Question(prompt, option, stop=("<eos>",)) for prompt, option in asked]
+    ours = answer(model, tokenizer, questions, max_length=64, token_budget=64).nats
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, device="cpu")
+    theirs = harness.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(asked)])
+    assert ours == pytest.approx([-found[0] for found in theirs], abs=1e-5)
