@@ -1,17 +1,17 @@
 """Finished runs and reports out of a store and into another, so that a long experiment can be done in pieces.
 
 <folder>/<experiment>/REPORT.md index.html claims.json manifest.json figures/   the report as it stands
-                      runs.csv.gz records.jsonl.gz                             its numbers, and the records behind them
+                      runs.csv.xz records.jsonl.xz                             its numbers, and the records behind them
                       (without PNGs, which say what the SVGs do, and without rows of data, but for the embedded world's)
-<folder>/others.jsonl.gz                                                       finished runs that no report has yet
+<folder>/others.jsonl.xz                                                       finished runs that no report has yet
 
 A record travels with the config of its run (secrets left out): metrics, seeds, versions, ids and hashes, but no data
 row. Files depend on their content alone: two exports of one store are equal byte for byte.
 """
 
-import gzip
 import hashlib
 import json
+import lzma
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 
 from experiments import UserError, account, store, store_index
 
-RECORDS, OTHERS = "records.jsonl.gz", "others.jsonl.gz"
+RECORDS, OTHERS = "records.jsonl.xz", "others.jsonl.xz"
 COPIED = ("REPORT.md", "index.html", "claims.json", "manifest.json")
 
 
@@ -50,7 +50,7 @@ def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int
         if (report / "figures").is_dir():
             shutil.copytree(report / "figures", out / "figures", ignore=shutil.ignore_patterns("*.png"))
         (out / "runs.csv").unlink(missing_ok=True)  # of an earlier layout: there is to be one table
-        _write(out / "runs.csv.gz", (report / "runs.csv").read_bytes())
+        _write(out / "runs.csv.xz", (report / "runs.csv").read_bytes())
         counts[name] = _write_records(root, run_ids, out / RECORDS)
         reported |= set(run_ids)
     if not names:
@@ -83,7 +83,7 @@ def _write_records(root: Path, run_ids: Iterable[str], path: Path) -> int:
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(gzip.compress(data, 9, mtime=0))
+    part.write_bytes(lzma.compress(data))
     part.replace(path)
 
 
@@ -95,12 +95,12 @@ def digest(record: dict[str, Any]) -> str:
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The entries {sha256, config, record} of an exported file; raises UserError for one that is not as it was."""
     try:
-        text = gzip.decompress(path.read_bytes()).decode("utf-8")
+        text = lzma.decompress(path.read_bytes()).decode("utf-8")
         if not text:
             raise ValueError("it is empty")
         entries = [json.loads(line) for line in text.splitlines()]
         spoilt = [e["record"]["run_id"] for e in entries if digest(e["record"]) != e["sha256"]]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a whole export ({' '.join(str(error).split())}); export it again") from None
     if spoilt:
         raise UserError(f"{path}: run {spoilt[0]} is not what was exported; export it again")

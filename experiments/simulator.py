@@ -6,8 +6,7 @@
 `conf/simulator.yaml` explains each key. Exit codes: 0 done, 2 a mistake in what was asked for, 130 interrupted.
 """
 
-import gzip
-import io
+import lzma
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,6 @@ from experiments import UserError, shapes, slices, store
 from experiments import table as tables
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-GZIP = b"\x1f\x8b"
 OWN = "own:"  # before the names of a user's columns, some of which runs.csv has for other things
 
 
@@ -82,13 +80,11 @@ def read(path: Path) -> pd.DataFrame:
     """A table as it is; raises UserError for what is none."""
     if not path.is_file():
         raise UserError(f"runs={path}: no such file")
-    data = path.read_bytes()
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(io.BytesIO(data))
-        data = gzip.decompress(data) if data.startswith(GZIP) else data
-        return pd.read_csv(io.BytesIO(data), keep_default_na=False, na_values=[""])
-    except (ValueError, EOFError, OSError) as error:  # pandas' errors of parsing are ValueErrors
+            return pd.read_parquet(path)
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])  # unpacked as its name says
+    except (ValueError, EOFError, OSError, lzma.LZMAError) as error:  # pandas' errors of parsing are ValueErrors
         raise UserError(f"runs={path}: not a table: {error}") from None
 
 

@@ -14,8 +14,8 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
                                  the validation, over the minutes of training so far, of scoring and of selecting
 """
 
-import gzip
 import io
+import lzma
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,8 +237,8 @@ def write(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 def read(path: Path) -> pd.DataFrame:
     """A table that `write` wrote, every float as it was; of `runs.csv` also the packed form that is published."""
-    packed = Path(f"{path}.gz")
-    data = gzip.decompress(packed.read_bytes()) if packed.exists() and not path.exists() else path.read_bytes()
+    packed = Path(f"{path}.xz")
+    data = lzma.decompress(packed.read_bytes()) if packed.exists() and not path.exists() else path.read_bytes()
     return pd.read_csv(
         io.BytesIO(data), keep_default_na=False, na_values=[""], float_precision="round_trip", dtype={"run_id": str}
     )

@@ -1,7 +1,7 @@
 """The published table says what the claims.json files say, and its numbers are those of the records."""
 
-import gzip
 import json
+import lzma
 
 import pytest
 from synthetic import BEST, quickstart
@@ -53,21 +53,21 @@ def test_a_verdict_changed_by_hand_is_noticed(published):
 
 def test_a_figure_that_no_record_has_is_noticed(published):
     evidence.write(published)
-    path = published / "quick" / "runs.csv.gz"
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    path = published / "quick" / "runs.csv.xz"
+    lines = lzma.decompress(path.read_bytes()).decode().splitlines()
     at = next(i for i, line in enumerate(lines) if ",best_val,ood,em," in line)
     cells = lines[at].split(",")
     cells[lines[0].split(",").index("value")] = "0.123"
     lines[at] = ",".join(cells)
-    path.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
+    path.write_bytes(lzma.compress("\n".join([*lines, ""]).encode()))
     assert "runs.csv 0.123" in evidence.faults(published)[0]
 
 
 def test_a_run_without_its_record_is_noticed(published):
     evidence.write(published)
     path = published / "quick" / exchange.RECORDS
-    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    path.write_bytes(gzip.compress("\n".join([*lines[1:], ""]).encode()))
+    lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+    path.write_bytes(lzma.compress("\n".join([*lines[1:], ""]).encode()))
     assert "1 runs of runs.csv have no record" in evidence.faults(published)[0]
 
 

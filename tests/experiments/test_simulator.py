@@ -260,6 +260,7 @@ def test_files_that_are_no_table_are_one_line(tmp_path):
         ("a.csv", b""),
         ("b.csv", b"\xff\xfe\x00"),
         ("c.csv.gz", b"\x1f\x8bbroken"),
+        ("c.csv.xz", b"broken"),
         ("d.parquet", b"x"),
     ):
         (tmp_path / name).write_bytes(data)

@@ -1,7 +1,7 @@
 """What wandb gets of an experiment: one run with its tables and its page, read back from the file that is sent."""
 
-import gzip
 import json
+import lzma
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ def mirrored(tmp_path, judged):
     out.mkdir(parents=True)
     for name in ("claims.json", "index.html"):
         (out / name).write_bytes((PUBLISHED / name).read_bytes())
-    (out / "runs.csv").write_bytes(gzip.decompress((PUBLISHED / "runs.csv.gz").read_bytes()))
+    (out / "runs.csv").write_bytes(lzma.decompress((PUBLISHED / "runs.csv.xz").read_bytes()))
 
     def send(mode="offline"):
         tracking_report.mirror(TrackingConfig(mode=mode), tmp_path, "quickstart", judged, out, EVALUATION)
