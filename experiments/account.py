@@ -7,7 +7,6 @@ These files hold rows of the data, cut to `LONGEST` characters. They stay in the
 """
 
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -26,9 +25,6 @@ LONGEST = 300  # characters of a text
 CLEAN = "clean"
 QUESTIONS, NEW_TOKENS = 2, 24  # of each OOD suite; tokens of an answer
 FIELDS = ("instruction", "input", "output")
-# what shows rows of data in a page is between these, so that it can be left out of what is published
-ROWS_BEGIN, ROWS_END = "<!-- rows of data -->", "<!-- end of rows of data -->"
-EMBEDDED = ("microworld", "world_text")  # data whose rows anyone may see: they are made here
 
 
 def account(pool: Dataset, chosen: Sequence[int] | np.ndarray, subset: Dataset, seed: int) -> dict[str, Any]:
@@ -92,13 +88,6 @@ def answers(model: Any, tokenizer: Any, suites: Sequence[Any], max_length: int) 
         {"suite": suite, "item": i, "prompt": cut(q.prompt), "gold": cut(q.answer), "answer": cut(text)}
         for (suite, i, q), text in zip(asked, said, strict=True)
     ]
-
-
-def without_rows(page: str) -> str:
-    """A page less all that shows rows of data, saying so in their place."""
-    note = '<p class="muted">Rows of the data are left out of what is published; the report in the store has them.</p>'
-    between = re.compile(f"{re.escape(ROWS_BEGIN)}.*?{re.escape(ROWS_END)}", re.DOTALL)
-    return between.sub(lambda _: note, page)
 
 
 def write(path: Path, found: Any) -> None:

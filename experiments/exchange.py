@@ -1,8 +1,9 @@
 """Finished runs and reports out of a store and into another, so that a long experiment can be done in pieces.
 
-<folder>/<experiment>/REPORT.md index.html claims.json manifest.json figures/   the report as it stands
+<folder>/<experiment>/REPORT.md claims.json manifest.json figures/              the report as it stands
                       runs.csv.xz records.jsonl.xz                             its numbers, and the records behind them
-                      (without PNGs, which say what the SVGs do, and without rows of data, but for the embedded world's)
+                      (without PNGs, which say what the SVGs do, and without the page: it shows rows of the data, holds
+                      every figure again, and `import` and `experiments.report` make it anew)
 <folder>/others.jsonl.xz                                                       finished runs that no report has yet
 
 A record travels with the config of its run (secrets left out): metrics, seeds, versions, ids and hashes, but no data
@@ -19,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from experiments import UserError, account, store, store_index
+from experiments import UserError, store
 
 RECORDS, OTHERS = "records.jsonl.xz", "others.jsonl.xz"
-COPIED = ("REPORT.md", "index.html", "claims.json", "manifest.json")
+COPIED = ("REPORT.md", "claims.json", "manifest.json")
 
 
 def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int]:
@@ -43,9 +44,7 @@ def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int
         out.mkdir(parents=True, exist_ok=True)
         for file in COPIED:
             shutil.copyfile(report / file, out / file)
-        if not _embedded(root, run_ids):
-            page = (report / "index.html").read_text(encoding="utf-8")
-            store.write_atomic(out / "index.html", account.without_rows(page))
+        (out / "index.html").unlink(missing_ok=True)  # of an earlier layout
         shutil.rmtree(out / "figures", ignore_errors=True)
         if (report / "figures").is_dir():
             shutil.copytree(report / "figures", out / "figures", ignore=shutil.ignore_patterns("*.png"))
@@ -59,12 +58,6 @@ def export(root: Path, folder: Path, names: Sequence[str] = ()) -> dict[str, int
         if not others:
             (folder / OTHERS).unlink(missing_ok=True)
     return counts
-
-
-def _embedded(root: Path, run_ids: Iterable[str]) -> bool:
-    """Whether all rows of these runs are the embedded world's; a config that cannot be read does not tell."""
-    names = {store_index.read_config(store.run_folder(root, run_id)).get("data.name") for run_id in run_ids}
-    return names <= set(account.EMBEDDED)
 
 
 def _write_records(root: Path, run_ids: Iterable[str], path: Path) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from experiments import account
 from experiments.report import texts
 from experiments.report.content import VERDICTS, Content, evidence, headline_first, shown
 from experiments.report.figures import COLOURS, Drawing
@@ -104,8 +103,6 @@ def page(
         sections=sections,
         folders=folders or Folders(),
         texts=texts,
-        rows_begin=Markup(account.ROWS_BEGIN),
-        rows_end=Markup(account.ROWS_END),
     )
 
 

@@ -35,6 +35,7 @@ def files(folder):
 
 def test_a_store_arrives_as_it_left(root, tmp_path):
     assert exchange.export(root, tmp_path / "out") == {"quick": 9, "others": 9}
+    assert not list((tmp_path / "out").rglob("index.html"))  # which shows rows of the data
     assert exchange.take_in(tmp_path / "new", tmp_path / "out") == (18, 0)
     assert store.finished(tmp_path / "new") == store.finished(root)
     for run_id in store.finished(root):
