@@ -46,7 +46,7 @@ def fake_run(config, folder: Path):
 
 
 def fake_build(
-    name, title, cells, records, claims, out: Path, command, config_yaml, *, evaluation, failures, ood, root
+    name, title, cells, records, claims, out: Path, command, config_yaml, *, evaluation, failures, ood, root, paper
 ):
     store.write_atomic(
         out / "runs.csv", "\n".join(f"{cell.run_id},{cell.arm}" for cell in cells if cell.run_id in records)
