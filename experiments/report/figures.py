@@ -29,20 +29,20 @@ WIDE, NARROW, DPI = 7.6, 3.7, 160  # inches, dots an inch of a PNG
 LONGEST_ALT = 2000  # characters
 MOST_PANELS, MOST_LINES = 24, 16  # arms that are drawn each by itself, and together
 PDF_DATES, NO_SOFTWARE = ("Creator", "Producer", "CreationDate"), {"Software": None}
-# variable of the page: placeholder that matplotlib draws with, on light, on dark. After Okabe and Ito (2008), made
-# darker or lighter until each stands off its ground; markers tell arms apart as well.
+# variable of the page: on light, on dark. Figures are drawn in the light ones, and inside a page variables stand for
+# them. After Okabe and Ito (2008), made darker or lighter until each stands off its ground; markers tell arms apart.
 COLOURS = {
-    "ink": ("#fe0001", "#1d2126", "#e8eaed"),
-    "muted": ("#fe0002", "#5c6670", "#9aa4ae"),
-    "grid": ("#fe0003", "#e3e6ea", "#2e343b"),
-    "c0": ("#fe0010", "#0072b2", "#5ab4f0"),
-    "c1": ("#fe0011", "#d55e00", "#ff8d45"),
-    "c2": ("#fe0012", "#00805f", "#35c99b"),
-    "c3": ("#fe0013", "#a8428a", "#ec9bd0"),
-    "c4": ("#fe0014", "#b07a00", "#f2b632"),
-    "c5": ("#fe0015", "#3b8fc4", "#9bd2f7"),
-    "c6": ("#fe0016", "#7a5195", "#b99cdb"),
-    "c7": ("#fe0017", "#8a6240", "#d3a983"),
+    "ink": ("#1d2126", "#e8eaed"),
+    "muted": ("#5c6670", "#9aa4ae"),
+    "grid": ("#e3e6ea", "#2e343b"),
+    "c0": ("#0072b2", "#5ab4f0"),
+    "c1": ("#d55e00", "#ff8d45"),
+    "c2": ("#00805f", "#35c99b"),
+    "c3": ("#a8428a", "#ec9bd0"),
+    "c4": ("#b07a00", "#f2b632"),
+    "c5": ("#3b8fc4", "#9bd2f7"),
+    "c6": ("#7a5195", "#b99cdb"),
+    "c7": ("#8a6240", "#d3a983"),
 }
 SERIES = [name for name in COLOURS if name.startswith("c")]
 MARKERS = "osD^vPX<>*"
@@ -103,14 +103,17 @@ def draw_all(plans: Sequence[Plan], folder: Path, paper: Path | None = None) -> 
 
 
 def _drawing(folder: Path, plan: Plan, paper: Path | None) -> Drawing:
-    placeholder, light = ({key: colours[i] for key, colours in COLOURS.items()} for i in (0, 1))
+    light = {key: colour for key, (colour, _) in COLOURS.items()}
     alt = plan.alt if len(plan.alt) <= LONGEST_ALT else f"{plan.alt[:LONGEST_ALT]} … (the rest is in the data)"
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": plan.name}):
-        wide, narrow = (_svg(plan.draw(width, placeholder)) for width in (WIDE, NARROW))
-        _save(plan.draw(WIDE, light), folder / f"{plan.name}.png", dpi=DPI, facecolor="white", metadata=NO_SOFTWARE)
+        figure, small = (plan.draw(width, light) for width in (WIDE, NARROW))
+        wide, narrow = _svg(figure), _svg(small)
+        _save(figure, folder / f"{plan.name}.png", dpi=DPI, facecolor="white", metadata=NO_SOFTWARE)
         if paper:
             with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType, that journals take
-                _save(plan.draw(WIDE, light), paper / f"{plan.name}.pdf", metadata=dict.fromkeys(PDF_DATES))
+                _save(figure, paper / f"{plan.name}.pdf", metadata=dict.fromkeys(PDF_DATES))
+        plt.close(figure)
+        plt.close(small)
     store.write_atomic(folder / f"{plan.name}.svg", _alone(wide))
     csv = plan.data.to_csv(index=False, lineterminator="\n", float_format="%.6g")
     store.write_atomic(folder / f"{plan.name}.csv", csv)
@@ -120,20 +123,16 @@ def _drawing(folder: Path, plan: Plan, paper: Path | None) -> Drawing:
 def _save(figure: Figure, path: Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, **options)
-    plt.close(figure)
 
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    plt.close(figure)
     return text.getvalue()
 
 
 def _alone(svg: str) -> str:
-    """The figure as a file of its own: light, on white."""
-    for placeholder, light, _ in COLOURS.values():
-        svg = svg.replace(placeholder, light)
+    """The figure as a file of its own: on white."""
     return svg.replace(">\n <defs>", '>\n <rect width="100%" height="100%" fill="white"/>\n <defs>', 1)
 
 
@@ -147,8 +146,8 @@ def _inline(svg: str, alt: str) -> Markup:
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg).replace("font: 9px inherit", "font-size: 9px")
     svg = re.sub(r"font: ([\d.]+px) inherit", r"font-size: \1", svg)
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', _opening(alt), svg, count=1, flags=re.DOTALL)
-    for key, (placeholder, *_) in COLOURS.items():
-        svg = svg.replace(placeholder, f"var(--{key})")
+    for key, (light, _) in COLOURS.items():
+        svg = svg.replace(light, f"var(--{key})")
     return Markup(svg.strip())  # matplotlib escapes what it writes
 
 

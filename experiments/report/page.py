@@ -131,7 +131,7 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, Any]:
 
 def _variables() -> str:
     """The palette as CSS variables, for light and dark."""
-    light, dark = (" ".join(f"--{name}: {value[i]};" for name, value in COLOURS.items()) for i in (1, 2))
+    light, dark = (" ".join(f"--{name}: {value[i]};" for name, value in COLOURS.items()) for i in (0, 1))
     return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
 
 

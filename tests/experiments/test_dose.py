@@ -257,18 +257,18 @@ def test_pairs_are_thin_lines_only_where_they_do_not_crowd(tmp_path):
 
 
 @pytest.fixture
-def placeholder():
+def light():
     with matplotlib.rc_context(STYLE):
         yield {key: colours[0] for key, colours in COLOURS.items()}
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("words", ["rows={}", "duplication=concentrated noise.rate=0.{} k=16", "x" * 200 + "{}"])
-def test_eight_labels_do_not_touch_and_stay_on_the_figure(placeholder, width, words):
+def test_eight_labels_do_not_touch_and_stay_on_the_figure(light, width, words):
     x, y = np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.9])
     eight = [lines.Line(words.format(i), {}, x, y + 0.001 * i, y - 0.01, y + 0.02, y[None]) for i in range(8)]
     panel = dose.Panel("noise.rate", eight)
-    figure = dose._figure([panel], "title", width, placeholder)
+    figure = dose._figure([panel], "title", width, light)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     (ax,) = figure.axes
