@@ -268,7 +268,7 @@ class PairedSweeper(Sweeper):
             failures=missing,
             ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
             root=plan.root,
-            paper=self.config.figures == "paper",
+            paper=plain(self.config)["figures"] == "paper",
         )
         tracking = next(iter(plan.configs.values())).tracking
         if tracking.mode != "none":
