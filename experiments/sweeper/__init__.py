@@ -252,6 +252,7 @@ class PairedSweeper(Sweeper):
             return
         if not records:
             return
+        assert self.config is not None
         from experiments import report
 
         out = plan.root / "reports" / experiment.name
@@ -268,7 +269,7 @@ class PairedSweeper(Sweeper):
             failures=missing,
             ood=[name for name, suite in plan.evaluation.suites.items() if suite.ood],
             root=plan.root,
-            paper=plain(self.config)["figures"] == "paper",
+            paper=self.config.figures == "paper",
         )
         tracking = next(iter(plan.configs.values())).tracking
         if tracking.mode != "none":
