@@ -273,6 +273,7 @@ def test_files_that_are_no_table_are_one_line(tmp_path):
 
 
 def test_the_command_line_says_a_mistake_and_leaves_with_2(monkeypatch, capsys):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as main does, here for this test only
     monkeypatch.setattr("sys.argv", ["simulator", "runs=none.csv"])
     with pytest.raises(SystemExit) as left:
         simulator.main()
