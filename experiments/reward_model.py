@@ -7,7 +7,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 import curate
 import train
 from curate.config import explain
-from experiments import UserError
+from experiments import UserError, hydra_command, mistaken
 from experiments.prepare import read_pairs
 from experiments.store import cached_folder
 from train.config import RewardModelConfig
@@ -34,7 +33,7 @@ def _app(config: DictConfig) -> None:
     try:
         print(make(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
     except MISTAKES as error:
-        _fail(error)  # here, since Hydra would put a line of its own before it
+        mistaken(error)  # here, since Hydra would put a line of its own before it
 
 
 def make(values: dict[str, Any]) -> str:
@@ -72,22 +71,10 @@ def make(values: dict[str, Any]) -> str:
     )
 
 
-def _fail(error: Exception) -> None:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
-
-
 def main() -> None:
     """Run the Hydra app; a user's mistake is one line on stderr."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them at length
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    try:
-        _app()
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    hydra_command(_app)
 
 
 if __name__ == "__main__":

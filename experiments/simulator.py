@@ -7,8 +7,6 @@
 """
 
 import lzma
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from curate.config import explain
-from experiments import UserError, shapes, slices, store
+from experiments import UserError, hydra_command, mistaken, shapes, slices, store
 from experiments import table as tables
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -53,7 +51,7 @@ def _app(config: DictConfig) -> None:
     try:
         print(make(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        _fail(error)  # here, since Hydra would put a line of its own before it
+        mistaken(error)  # here, since Hydra would put a line of its own before it
 
 
 def make(values: dict[str, Any]) -> str:
@@ -205,21 +203,9 @@ def _done(made: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(point="end", suite="run", metric="done", value=1.0)
 
 
-def _fail(error: Exception) -> None:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
-
-
 def main() -> None:
     """Run the Hydra app; a user's mistake is one line on stderr."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on instead of printing them at length
-    try:
-        _app()
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    hydra_command(_app)
 
 
 if __name__ == "__main__":
