@@ -333,37 +333,26 @@ def count(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
-ARM_COLUMNS = (
-    "arm",
-    "pairs",
-    "rows",
-    "tokens",
-    "noise kept",
-    "score",
-    "95 % interval",
-    "score s",
-    "select s",
-    "train s",
-)
+ARM_COLUMNS = ("arm", "pairs", "rows", "tokens", "noise kept", "score", "95 % interval")  # of every table of arms
+TIME_COLUMNS = ("score s", "select s", "train s")
 
 
-def arm_rows(found: Sequence[Arm]) -> list[list[str]]:
-    """The arm table as text, under `ARM_COLUMNS`."""
+def arm_cells(arm: Arm) -> list[str]:
+    """What an arm is and reaches, as text under `ARM_COLUMNS`."""
     return [
-        [
-            arm.label,
-            f"{arm.done}" if arm.done == arm.planned else f"{arm.done} of {arm.planned}",
-            count(arm.means.get("data/rows")),
-            count(arm.means.get("data/tokens")),
-            number(arm.means.get("data/subset_noise_rate"), 2),
-            number(arm.score),
-            "–" if arm.low is None else f"{number(arm.low)} to {number(arm.high)}",
-            number(arm.means.get("cost/score_s"), 1),
-            number(arm.means.get("cost/select_s"), 1),
-            number(arm.means.get("cost/train_s"), 1),
-        ]
-        for arm in found
+        arm.label,
+        f"{arm.done}" if arm.done == arm.planned else f"{arm.done} of {arm.planned}",
+        count(arm.means.get("data/rows")),
+        count(arm.means.get("data/tokens")),
+        number(arm.means.get("data/subset_noise_rate"), 2),
+        number(arm.score),
+        "–" if arm.low is None else f"{number(arm.low)} to {number(arm.high)}",
     ]
+
+
+def time_cells(arm: Arm) -> list[str]:
+    """Seconds of scoring, selection and training, as text under `TIME_COLUMNS`."""
+    return [number(arm.means.get(f"cost/{name}_s"), 1) for name in ("score", "select", "train")]
 
 
 CLAIM_COLUMNS = ("claim", "verdict", "estimate", "interval", "level", "margin", "p", "pairs", "quoted size")

@@ -31,9 +31,11 @@ def claim_table(claims: Sequence[Mapping[str, Any]]) -> Table:
 
 def arm_table(cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], evaluation: content.Evaluation) -> Table:
     """The arms with what they are made of, what they reach and what they cost."""
-    columns = [evaluation.primary if name == "score" else name for name in content.ARM_COLUMNS]
+    columns = [
+        evaluation.primary if name == "score" else name for name in (*content.ARM_COLUMNS, *content.TIME_COLUMNS)
+    ]
     found = content.arms(runs_table(cells, records, content.best_of(evaluation)), evaluation)
-    rows = content.arm_rows(found)
+    rows = [[*content.arm_cells(arm), *content.time_cells(arm)] for arm in found]
     shown = [i for i in range(len(columns)) if i == 0 or any(row[i] != "–" for row in rows)]
     table = Table(box=None, pad_edge=False)
     for i in shown:

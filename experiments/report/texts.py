@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report.content import (
+    ARM_COLUMNS,
     CLAIM_COLUMNS,
     Arm,
     Content,
     Difference,
+    arm_cells,
     claim_rows,
     count,
     headline_first,
@@ -67,14 +69,8 @@ def _shown_columns(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> lis
     return [i for i in range(len(columns)) if i == 0 or any(row[i] not in ("–", "") for row in rows)]
 
 
-ARM_COLUMNS = (
-    "arm",
-    "pairs",
-    "rows",
-    "tokens",
-    "noise kept",
-    "score",
-    "95 % interval",
+FULL_COLUMNS = (
+    *ARM_COLUMNS,
     "minus full",
     "minus best control",
     "control",
@@ -85,17 +81,11 @@ ARM_COLUMNS = (
 )
 
 
-def arm_cells(arm: Arm) -> list[str]:
-    """One row of the arm table, under `ARM_COLUMNS`."""
+def full_cells(arm: Arm) -> list[str]:
+    """One row of the report's arm table, under `FULL_COLUMNS`."""
     control = arm.to_control
     return [
-        arm.label,
-        f"{arm.done}" if arm.done == arm.planned else f"{arm.done} of {arm.planned}",
-        count(arm.means.get("data/rows")),
-        count(arm.means.get("data/tokens")),
-        number(arm.means.get("data/subset_noise_rate"), 2),
-        number(arm.score),
-        "–" if arm.low is None else f"{number(arm.low)} to {number(arm.high)}",
+        *arm_cells(arm),
         difference(arm.to_full),
         difference(control),
         control.of if control else "–",
@@ -124,8 +114,8 @@ def money(dollars: float | None) -> str:
 
 def tables_of(content: Content) -> dict[str, tuple[list[str], list[list[str]]]]:
     """Name -> (columns, rows) of the tables, as text."""
-    columns = [content.primary if name == "score" else name for name in ARM_COLUMNS]
-    rows = [arm_cells(arm) for arm in content.arms]
+    columns = [content.primary if name == "score" else name for name in FULL_COLUMNS]
+    rows = [full_cells(arm) for arm in content.arms]
     shown = _shown_columns(rows, columns)
     found = {"arms": ([columns[i] for i in shown], [[row[i] for i in shown] for row in rows])}
     if content.scorers:
