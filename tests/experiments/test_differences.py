@@ -6,7 +6,7 @@ import pytest
 from experiments import table as tables
 from experiments.report.content import arms
 from experiments.report.differences import with_differences
-from experiments.report.texts import ARM_COLUMNS, arm_cells, difference, minutes, money
+from experiments.report.texts import FULL_COLUMNS, difference, full_cells, minutes, money
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_report import EVALUATION
 
@@ -26,7 +26,7 @@ def test_differences_are_means_over_shared_pairs():
     wanted = np.mean([score["filtered", pair] - score["full", pair] for pair in shared])
     assert (arm.to_full.mean, arm.to_full.pairs) == (pytest.approx(wanted), 5)
     assert arm.to_full.low < wanted < arm.to_full.high
-    cells_of = dict(zip(ARM_COLUMNS, arm_cells(arm), strict=True))
+    cells_of = dict(zip(FULL_COLUMNS, full_cells(arm), strict=True))
     assert cells_of["minus full"] == difference(arm.to_full)
     assert cells_of["control"] == "random_length_matched"
 
