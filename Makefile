@@ -23,7 +23,7 @@ claims: .venv/run ## every experiment of the embedded world, every claim decided
 	@$(BIN)/python -m experiments.campaign $(ARGS)
 
 test: .venv/dev ## the tests, with coverage
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov=curate --cov=train --cov=experiments --cov-report=term:skip-covered $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m slipcover -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: .venv/dev ## style, types, published verdicts
 	@$(BIN)/ruff check .

@@ -1,11 +1,14 @@
 """A tiny language shared by the tests: no download, milliseconds a step."""
 
+import copy
 import gc
+import io
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from tests.curate.stub import SECRET, Stub
 from train.models import new_llama, word_tokenizer
@@ -17,6 +20,24 @@ def pytest_collection_finish():
     """Every Trainer that begins collects garbage; it need not look through all that the tests import."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Hydra parses two dozen files for each config that it composes, most of them the same: here each text once."""
+    load, parsed = OmegaConf.load, {}
+
+    def load_once(file):
+        if not hasattr(file, "read"):
+            return load(file)
+        text = file.read()
+        if text not in parsed:
+            parsed[text] = load(io.StringIO(text))
+        return copy.deepcopy(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(load_once))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,6 @@ from rich.console import Console
 
 from experiments import UserError, campaign, claim_files, store
 
-pytestmark = pytest.mark.no_cover  # composing a thousand configs takes five times as long when lines are counted
-
 
 @pytest.fixture
 def console():

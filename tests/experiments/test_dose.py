@@ -19,7 +19,7 @@ from experiments.report.labels import within
 from tests.experiments.synthetic import BEST, cell, record
 
 # in one process, that the report is built once; drawing takes five times as long when its lines are counted
-pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.no_cover, pytest.mark.usefixtures("few_drawings")]
+pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.usefixtures("few_drawings")]
 
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
 ENTROPY = {"near_miss": 5.0, "swapped_response": 9.0, "truncated": 4.0, "off_format": 3.0, "contradictory": 5.2}

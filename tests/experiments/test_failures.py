@@ -20,7 +20,7 @@ import pytest
 
 from experiments import store
 
-pytestmark = [pytest.mark.soak, pytest.mark.no_cover, pytest.mark.xdist_group("failures")]
+pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("failures")]
 
 ROOT = Path(__file__).resolve().parents[2]
 TWELVE = ("experiment=peft", "debug=tiny", "hydra.launcher.n_jobs=2")  # six cells of two pairs

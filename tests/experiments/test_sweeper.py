@@ -24,8 +24,6 @@ from experiments.config import run_id, validate
 from experiments.report.terminal import claim_table
 from experiments.run import CONF
 
-pytestmark = pytest.mark.no_cover  # composing takes five times as long when lines are counted
-
 
 @pytest.fixture
 def make(tmp_path):

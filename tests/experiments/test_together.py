@@ -13,8 +13,6 @@ from experiments.config import run_id
 from tests.experiments.runs import run
 from train import distributed, follower
 
-pytestmark = pytest.mark.no_cover  # most of it happens in other processes
-
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = ["data=world_text", "model=scratch", "training=world_text", "evaluation=world_text", "seed.pair=0"]
 

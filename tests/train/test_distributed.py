@@ -14,7 +14,7 @@ from train import distributed, follower
 from train.batches import IGNORED
 
 # most of it happens in other processes, which are started once
-pytestmark = [pytest.mark.no_cover, pytest.mark.xdist_group("distributed")]
+pytestmark = pytest.mark.xdist_group("distributed")
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
