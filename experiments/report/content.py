@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
@@ -221,16 +222,27 @@ def labels_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     labels = []
     for group in groups:
         same = [other for other in groups if other["arm"] == group["arm"]]
-        varied = [key for key in group if len({str(other[key]) for other in same}) > 1]
-        numbers = [key for key in varied if all(isinstance(o[key], (int, float)) and not missing(o[key]) for o in same)]
-        single = [key for key in numbers + varied if len({str(other[key]) for other in same}) == len(same)]
-        named = single[:1] or varied
+        named = _telling(group, same)
         last = [key.rpartition(".")[2] for key in named]
         short = [name if last.count(name) == 1 else key for key, name in zip(named, last, strict=True)]
         labels.append(
             " ".join([str(group["arm"]), *(f"{s}={_plain(group[key])}" for key, s in zip(named, short, strict=True))])
         )
     return _apart([shown(label, LONGEST_LABEL) for label in labels])
+
+
+def _telling(group: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fewest keys in which no other of `same` is like the group: best one that tells all apart, and numbers."""
+    levels = {key: [str(other[key]) for other in same] for key in group}
+    varied = [key for key in group if len(set(levels[key])) > 1]
+    numbers = {key for key in varied if all(isinstance(o[key], (int, float)) and not missing(o[key]) for o in same)}
+    ordered = sorted(varied, key=lambda key: (len(set(levels[key])) < len(same), key not in numbers))
+    for size in range(len(varied) + 1):
+        for chosen in combinations(ordered, size):
+            alike = [all(levels[key][i] == str(group[key]) for key in chosen) for i in range(len(same))]
+            if sum(alike) == 1:
+                return [key for key in varied if key in chosen]
+    return varied
 
 
 def _apart(labels: Sequence[str]) -> list[str]:
@@ -266,7 +278,7 @@ def name_of(selector: Mapping[str, Any]) -> str:
 
 def contrast_of(claim: Mapping[str, Any]) -> str:
     """What is compared, in words: two arms, an arm with itself at another point, or a statistic along swept keys."""
-    treatment, control = name_of(claim["treatment"]), name_of(claim["control"])
+    treatment, control, shared = _sides(claim["treatment"], claim["control"])
     if statistic := claim.get("statistic"):
         what = statistic.get("parameter") or statistic["name"].replace("_", " ")
         if statistic["name"] == "form":
@@ -274,7 +286,7 @@ def contrast_of(claim: Mapping[str, Any]) -> str:
         elif statistic["name"] == "parameter":
             what = f"{what} of the {statistic['form']} form"
         along = " and ".join(statistic[key] for key in ("along", "size", "noise") if statistic.get(key))
-        return f"{what} along {along}, {treatment}" + f" minus {control}" * bool(control)
+        return f"{what} along {along}, {treatment}" + f" minus {control}" * bool(control) + shared
     if not claim["control"]:
         return f"{treatment}, its own value"
     definition = claim.get("definition", {})
@@ -282,7 +294,18 @@ def contrast_of(claim: Mapping[str, Any]) -> str:
     control += f" ({' at '.join(at)})" * bool(at)
     relation = {"log_ratio": "against", "gain_share": "as a share of"}.get(claim["scale"], "minus")
     gain = "gain of " * (claim["scale"] == "gain_share")
-    return f"{gain}{treatment} {relation} {gain}{control}"
+    return f"{gain}{treatment} {relation} {gain}{control}{shared}"
+
+
+def _sides(treatment: Mapping[str, Any], control: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Both selectors by what they do not share, and what they do in words that follow."""
+    if treatment == control:
+        return name_of(treatment), "itself", ""
+    shared = {key: value for key, value in treatment.items() if key in control and control[key] == value}
+    own = [{key: value for key, value in side.items() if key not in shared} for side in (treatment, control)]
+    if not all(own):
+        return name_of(treatment), name_of(control), ""
+    return name_of(own[0]), name_of(own[1]), f", {name_of(shared)}" * bool(shared)
 
 
 def effect(claim: Mapping[str, Any], value: float | None) -> str:

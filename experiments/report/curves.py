@@ -1,6 +1,5 @@
 """The figures `curves` and `arms`: the leading metric over training, all arms together and each by itself."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -14,6 +13,7 @@ from experiments.report.content import Arm, Content, Curve
 from experiments.report.figures import (
     MOST_LINES,
     MOST_PANELS,
+    NARROW,
     Plan,
     curves_frame,
     drawn_arms,
@@ -21,7 +21,8 @@ from experiments.report.figures import (
     style_axes,
     style_of,
 )
-from experiments.report.labels import end_labels
+from experiments.report.labels import ROW, at_ends, end_labels, legend, legend_rows
+from experiments.report.panels import panels, steps_below
 from experiments.table import REFERENCE
 
 
@@ -49,10 +50,11 @@ def _frame(content: Content, shown: list[Arm]):
 
 
 def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
-    narrow = width < 5
     measured = drawn_arms(content, MOST_LINES)
-    rows = math.ceil(len(measured) / 2) * narrow
-    height = (3.0 if narrow else 4.2) + 0.19 * rows
+    labels = [arm.label for arm in measured]
+    beside = at_ends(labels, width)
+    rows = 0 if beside else legend_rows(labels, width)
+    height = (4.2 if width > NARROW else 3.0) + ROW * rows
     figure, ax = plt.subplots(figsize=(width, height))
     style_axes(ax, colours)
     styles = style_of(content)
@@ -70,16 +72,15 @@ def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figur
     steps = sorted({int(step) for arm in measured for step in arm.curve.steps})
     ax.xaxis.set_major_locator(FixedLocator(steps) if len(steps) < 9 else MaxNLocator(5, integer=True))
     ax.set_title(_axis_title(content), color=colours["ink"])
-    if narrow:
-        figure.subplots_adjust(left=0.1, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + 0.19 * rows) / height)
-        legend = figure.legend(loc="lower left", ncols=2, fontsize=8, bbox_to_anchor=(0.0, 0.0), columnspacing=1.0)
-        for text in legend.get_texts():
-            text.set_color(colours["ink"])
-    else:
+    if beside:
         figure.subplots_adjust(left=0.06, right=0.76, top=0.93, bottom=0.11)
         known = [arm for arm in measured if np.isfinite(arm.curve.mean[-1])]
         ends = [(arm.label, arm.curve.mean[-1], colours[styles[arm.label][0]]) for arm in known]
         end_labels(ax, ends, colours, bold=REFERENCE)
+    else:
+        left = 0.06 if width > NARROW else 0.1
+        figure.subplots_adjust(left=left, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + ROW * rows) / height)
+        legend(figure, labels, width, colours)
     return figure
 
 
@@ -100,21 +101,13 @@ def _baselines(ax: Axes, content: Content, colours: Mapping[str, str]) -> None:
 
 def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
     measured = drawn_arms(content, MOST_PANELS)
-    columns = min(len(measured), 2 if width < 5 else 3)
-    rows = math.ceil(len(measured) / columns)
-    height = rows * (1.45 if width < 5 else 1.75) + 0.5
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), sharex=True, sharey=True, squeeze=False)
-    reference = next((arm.curve for arm in measured if arm.name == REFERENCE), None)
     styles = style_of(content)
-    for ax, arm in zip(axes.flat, measured, strict=False):
+    inks = [colours[styles[arm.label][0]] for arm in measured]
+    figure, axes = panels([arm.label for arm in measured], inks, width, below=0.5)
+    reference = next((arm.curve for arm in measured if arm.name == REFERENCE), None)
+    for ax, arm in zip(axes, measured, strict=True):
         _panel(ax, arm, reference, colours, colours[styles[arm.label][0]], styles[arm.label][1])
-    for ax in list(axes.flat)[len(measured) :]:
-        ax.set_visible(False)
-    for ax in axes[-1]:
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    left = 0.1 if width < 5 else 0.06
-    figure.subplots_adjust(left=left, right=0.98, top=1 - 0.25 / height, bottom=0.5 / height, hspace=0.35, wspace=0.12)
-    figure.supxlabel("steps of training", color=colours["muted"], fontsize=9, y=0.06 / height)
+    steps_below(figure, axes, colours, 0.06)
     return figure
 
 
@@ -131,7 +124,6 @@ def _panel(ax: Axes, arm: Arm, reference: Curve | None, colours: Mapping[str, st
     if np.isfinite(everything).any():
         low, high = np.nanmin(everything), np.nanmax(everything)
         ax.set_ylim(min(ax.get_ylim()[0], low), max(ax.get_ylim()[1], high))
-    ax.set_title(arm.label, color=colour)
 
 
 def _alt(content: Content, shown: list[Arm]) -> str:

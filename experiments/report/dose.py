@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 
 from experiments import table as tables
 from experiments.report import lines
-from experiments.report.content import Evaluation
+from experiments.report.content import Evaluation, missing
 from experiments.report.figures import Plan
 from experiments.report.lines import MOST_LINES, Line
+from experiments.table import REFERENCE
 
 FEW_LINES = 4  # with no more than these the pairs are drawn as well
+COPIES = "duplication.rate"  # along which there is a null model
+NEAR = 0.01  # numbers of rows that differ by no more than this share are the same
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,44 @@ class Panel:
 
     column: str
     lines: Sequence[Line]
+    unique: Sequence[np.ndarray]  # of each line, at its levels: its unique rows alone, NaN where that was not run
     left_out: int = 0
 
 
 def panels(table: pd.DataFrame, evaluation: Evaluation) -> list[Panel]:
     """A panel for each swept number along which there is a line."""
-    columns = [column for column in tables.levels_of(table) if lines.numeric(table, column)]
-    found = [Panel(column, *lines.lines_along(table, column, evaluation.primary, "best_val")) for column in columns]
+    found = []
+    for column in tables.levels_of(table):
+        if lines.numeric(table, column):
+            drawn, more = lines.lines_along(table, column, evaluation.primary, "best_val")
+            unique = [_as_unique(table, line, column, evaluation.primary) for line in drawn]
+            found.append(Panel(column, drawn, unique, more))
     return [panel for panel in found if panel.lines]
+
+
+def _as_unique(table: pd.DataFrame, line: Line, column: str, metric: str) -> np.ndarray:
+    """The null model of copies: what the reference arm reaches with the unique rows alone, all else equal.
+
+    Placed beside the line by the mean difference over the pairs that have both, at levels where two pairs or more of
+    the line have a reference arm of as many rows to within one in a hundred.
+    """
+    found = np.full(len(line.x), np.nan)
+    if column != COPIES:
+        return found
+    group = {key: None if missing(value) else value for key, value in line.group.items()}
+    rows = [key for key in group if key in ("arm", "data.rows") or key.startswith("duplication")]
+    alike = {key: value for key, value in group.items() if key not in rows}
+    plain = tables.matching(table[table["arm"] == REFERENCE], alike).drop_duplicates(["run_id", *tables.MEASURE[:3]])
+    sizes = tables.measured(plain, "data/rows", "end").set_index("run_id")["value"]
+    scores = tables.measured(plain, metric, "best_val").set_index("run_id").assign(rows=sizes)
+    for i, x in enumerate(line.x):
+        copies = tables.measured(tables.matching(table, group | {column: x}), "data/unique_rows", "end")["value"].mean()
+        near = scores[(scores["rows"] - copies).abs() <= NEAR * copies].groupby(tables.UNIT)["value"].mean()
+        own = pd.Series(line.pairs[:, i], index=pd.MultiIndex.from_tuples(line.units, names=tables.UNIT))
+        shared = (near - own).dropna()
+        if len(shared) >= lines.FEWEST_SHARED:
+            found[i] = line.mean[i] + shared.mean()
+    return found
 
 
 def plans(table: pd.DataFrame, evaluation: Evaluation) -> list[Plan]:
@@ -46,8 +79,16 @@ def plans(table: pd.DataFrame, evaluation: Evaluation) -> list[Plan]:
         if panel.left_out:
             words += f" Along {panel.column} the {MOST_LINES} lines with most levels are drawn, and {panel.left_out}"
             words += " more stand in the table of arms."
+    if any(line.left_out for panel in found for line in panel.lines):
+        words += " Where some pairs lack a level, a line is about those that have all of its levels."
+    if any(np.isfinite(values).any() for panel in found for values in panel.unique):
+        words += f" Hollow, dashed: the null model, {REFERENCE} with the unique rows alone, where it was run, as far"
+        words += " from the line as over the pairs that have both."
     title = f"{evaluation.primary} ({'more' if evaluation.mode == 'max' else 'less'} is better)"
-    data = lines.frame([(panel.column, line) for panel in found for line in panel.lines])
+    data = lines.frame(
+        [(panel.column, line) for panel in found for line in panel.lines],
+        unique_rows_alone=[values for panel in found for values in panel.unique],
+    )
     return [Plan("dose", partial(_figure, found, title), _alt(found, evaluation.primary), words, data)]
 
 
@@ -65,6 +106,10 @@ def _draw(panel: Panel, title: str, ax: Axes, colours: Mapping[str, str], ends: 
                 held = np.isfinite(pair)
                 ax.plot(line.x[held], pair[held], color=colours[colour], linewidth=0.6, alpha=0.35)
         lines.with_bars(ax, line, colours[colour], marker)
+    for values, line, (colour, marker) in zip(panel.unique, panel.lines, styles, strict=True):
+        held = np.isfinite(values)
+        ax.plot(line.x[held], values[held], color=colours[colour], linewidth=1.1, linestyle=(0, (3, 2)), marker=marker,
+                markersize=5.5, markerfacecolor="none", zorder=5)  # fmt: skip
     ax.set_title(title + lines.alone(panel.lines), color=colours["ink"])
     lines.label(ax, panel.lines, colours, ends, [colours[colour] for colour, _ in styles])
 
@@ -74,4 +119,10 @@ def _alt(found: Sequence[Panel], primary: str) -> str:
         f"Over {panel.column}: {'; '.join(f'{line.label} {lines.said(line)}' for line in panel.lines)}."
         for panel in found
     ]
+    for panel in found:
+        for line, values in zip(panel.lines, panel.unique, strict=True):
+            held = np.isfinite(values)
+            if held.any():
+                alone = ", ".join(f"{y:.2f} at {x:g}" for x, y in zip(line.x[held], values[held], strict=True))
+                said.append(f"{REFERENCE} with the unique rows of {line.label} alone: {alone}.")
     return f"Line chart of {primary} over levels. {' '.join(said)}"

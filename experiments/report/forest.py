@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from experiments.report.content import (
-    LONGEST_LABEL,
     VERDICTS,
     Content,
     contrast_of,
@@ -22,6 +21,7 @@ from experiments.report.content import (
     shown,
 )
 from experiments.report.figures import Plan, style_axes
+from experiments.report.labels import CHARACTER, cut
 
 COLUMNS = ["id", "metric", "scale", "estimate", "ci_low", "ci_high", "level", "margin", "reference", "verdict", "pairs"]
 
@@ -56,14 +56,15 @@ def _forest(content: Content, width: float, colours: Mapping[str, str]) -> Figur
         len(groups), 1, figsize=(width, height), squeeze=False, gridspec_kw={"height_ratios": [n + 0.35 for n in sizes]}
     )
     for ax, (title, claims) in zip(axes.flat, groups.items(), strict=True):
-        _forest_panel(ax, claims, colours, narrow=width < 5)
+        _forest_panel(ax, claims, colours, width)
         ax.set_title(title, color=colours["muted"])
     between = 0.62 / (0.5 + sum(sizes) / len(sizes) / 2)  # inches, as a share of the panels' mean height
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - 0.27 / height, bottom=0.3 / height, hspace=between)
     return figure
 
 
-def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mapping[str, str], narrow: bool) -> None:
+def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mapping[str, str], width: float) -> None:
+    narrow = width < 5
     style_axes(ax, colours, grid="x")
     ax.spines["left"].set_visible(False)
     ends = [c[k] for c in claims for k in ("estimate", "ci_low", "ci_high") if c[k] is not None]
@@ -86,11 +87,12 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
             claim["estimate"], y - 0.14, "o", markersize=6, color=colours["c0"], markeredgewidth=1.5,
             markerfacecolor=colours["c0"] if decided else "none", zorder=4,
         )  # fmt: skip
-        name = shown(claim["id"], LONGEST_LABEL)
-        words = name if narrow else f"{shown(contrast_of(claim), LONGEST_LABEL)}  ({name})"
+        verdict = VERDICTS[claim["verdict"]]
+        words = shown(claim["id"] if narrow else f"{claim['id']}: {contrast_of(claim)}")
+        words = cut(words, int(0.96 * width / CHARACTER - 1.3 * len(verdict)))  # bold letters are wider
         text: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
         ax.text(0, y + 0.24, words, color=colours["ink"], **text)
-        ax.text(1, y + 0.24, VERDICTS[claim["verdict"]], color=colours["ink"], ha="right", fontweight="bold", **text)
+        ax.text(1, y + 0.24, verdict, color=colours["ink"], ha="right", fontweight="bold", **text)
     if len(shared) == 1:
         ax.axvline(shared.pop(), color=colours["muted"], linewidth=1)
     ax.set_xlim(left, right)

@@ -125,7 +125,7 @@ def _rows(found: Surface, loss: float, eta: float) -> str:
 
 
 def _figure(found: Surface, width: float, colours: Mapping[str, str]) -> Figure:
-    return stacked([(partial(_draw, found), [], 3.6)], width, colours, above=0.48)
+    return stacked([(partial(_draw, found), [], 3.6)], width, colours, above=0.48, right=0.4)
 
 
 def _draw(found: Surface, ax: Axes, colours: Mapping[str, str], ends: bool) -> None:

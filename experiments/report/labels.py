@@ -1,9 +1,69 @@
-"""Places for labels in figures, so that no two of them touch."""
+"""Places for labels in figures, so that no two of them touch, and what of them fits."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.report.figures import NARROW
+
+LONGEST_END, LONGEST, LONGEST_NARROW = 24, 46, 40  # characters of a label at the end of a line, in legends
+ROW, CHARACTER = 0.175, 0.072  # inches: a row of a legend, a character of 9 points
+MOST_TITLE_LINES = 2
+
+
+def at_ends(labels: Sequence[str], width: float) -> bool:
+    """Whether a figure of this width has room for the labels beside the axes."""
+    return width > NARROW and max(map(len, labels), default=0) <= LONGEST_END
+
+
+def clipped(label: str, width: float) -> str:
+    """A label that fits a legend of this width."""
+    return cut(label, LONGEST if width > NARROW else LONGEST_NARROW)
+
+
+def cut(label: str, most: int) -> str:
+    """The label, its end dotted where it has more than `most` characters."""
+    return label if len(label) <= most else label[: most - 1] + "…"
+
+
+def columns(labels: Sequence[str], width: float) -> int:
+    """Columns of a legend of this width."""
+    longest = max(len(clipped(label, width)) for label in labels)
+    return max(1, min(len(labels), int(width / (0.5 + 0.068 * longest))))
+
+
+def legend_rows(labels: Sequence[str], width: float) -> int:
+    """Rows of a legend of this width."""
+    return -(-len(labels) // columns(labels, width))
+
+
+def wrapped(label: str, width: float) -> str:
+    """A title that stays above its panel of this width: in at most two lines."""
+    lines = textwrap.wrap(
+        label, max(8, int(width / CHARACTER)), max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
+def legend(
+    figure: Figure, labels: Sequence[str], width: float, colours: Mapping[str, str], beside: bool = False
+) -> None:
+    """The legend of a figure for its lines of these labels: at its foot, or in a column from three quarters on."""
+    handles = {line.get_label(): line for ax in figure.axes for line in ax.get_lines()}
+    if beside:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.95), "labelspacing": 0.7}
+    else:
+        place = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.0), "labelspacing": 0.35, "columnspacing": 1.0}
+        place |= {"ncols": columns(labels, width)}
+    drawn = figure.legend(
+        [handles[label] for label in labels], [clipped(label, width) for label in labels], fontsize=8, **place
+    )
+    for text in drawn.get_texts():
+        text.set_color(colours["ink"])
 
 
 def end_labels(

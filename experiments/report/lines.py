@@ -13,22 +13,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments import table as tables
-from experiments.report.content import interval, labels_of, missing
-from experiments.report.figures import MARKERS, NARROW, SERIES, style_axes
-from experiments.report.labels import end_labels, inches
+from experiments.report.content import interval_of_units, labels_of, missing
+from experiments.report.figures import MARKERS, SERIES, style_axes
+from experiments.report.labels import LONGEST_END, ROW, at_ends, clipped, columns, end_labels, inches, legend_rows
 from experiments.table import REFERENCE
 
 FEWEST_LEVELS = 3  # of a line
 MOST_LINES = 8  # of a panel
 LOGARITHMIC = ("data.rows", "duplication.k", "training.lr")
-LEFT, RIGHT, WIDE_RIGHT = 0.42, 0.14, 1.85  # inches beside the axes; labels stand on the right of wide ones
-TOP, BELOW, ROW = 0.3, 0.5, 0.19  # inches: a title, ticks and the axis's name, a row of a legend
-LONGEST_END, LONGEST, LONGEST_NARROW = 24, 96, 40  # characters of a label at the end of a line, in legends
+LEFT, RIGHT, WIDE_RIGHT = 0.48, 0.14, 1.85  # inches beside the axes; labels stand on the right of wide ones
+TOP, BELOW = 0.3, 0.5  # inches: a title, ticks and the axis's name
+FEWEST_SHARED = 2  # pairs that all levels of a line must have, for it to be about them alone
 
 
 @dataclass(frozen=True)
 class Line:
-    """One combination of an arm with all levels but those it runs along. `pairs` is (pairs, levels), NaN for none."""
+    """One combination of an arm with all levels but those it runs along. `pairs` is (pairs, levels), NaN for none.
+
+    Means of other pairs at one level than at the next would show the pairs and not the level: where pairs lack a level
+    the line is about those that have all, unless they are fewer than two; `left_out` says how many it is not about.
+    """
 
     label: str
     group: Mapping[str, Any]
@@ -37,6 +41,8 @@ class Line:
     low: np.ndarray
     high: np.ndarray
     pairs: np.ndarray
+    units: Sequence[tables.Unit] = ()
+    left_out: int = 0
 
 
 def numeric(table: pd.DataFrame, column: str) -> bool:
@@ -99,10 +105,13 @@ def _place(groups: Sequence[Mapping[str, Any]], item: tuple[Mapping[str, Any], p
 
 
 def _line(label: str, group: Mapping[str, Any], rows: pd.DataFrame) -> Line:
-    wide = rows.pivot_table(index=tables.UNIT, columns="x", values="value", aggfunc="mean").sort_index(axis=1)
-    bands = [interval(rows[rows["x"] == x]) for x in wide.columns]
+    every = rows.pivot_table(index=tables.UNIT, columns="x", values="value", aggfunc="mean").sort_index(axis=1)
+    shared = every.dropna()
+    wide = shared if len(shared) >= FEWEST_SHARED else every
+    bands = [interval_of_units(wide[x].dropna()) for x in wide.columns]
     mean, low, high = (np.array([b[i] if b[i] is not None else np.nan for b in bands], dtype=float) for i in range(3))
-    return Line(label, group, wide.columns.to_numpy(float), mean, low, high, wide.to_numpy(float))
+    x, lost = wide.columns.to_numpy(float), len(every) - len(wide)
+    return Line(label, group, x, mean, low, high, wide.to_numpy(float), list(wide.index), lost)
 
 
 def frame(found: Sequence[tuple[str, Line]], **more: Sequence[np.ndarray]) -> pd.DataFrame:
@@ -128,16 +137,22 @@ def frame(found: Sequence[tuple[str, Line]], **more: Sequence[np.ndarray]) -> pd
 Part = tuple[Callable[[Axes, Mapping[str, str], bool], Any], Sequence[str], float]
 
 
-def stacked(parts: Sequence[Part], width: float, colours: Mapping[str, str], above: float = TOP) -> Figure:
+def stacked(
+    parts: Sequence[Part], width: float, colours: Mapping[str, str], above: float = TOP, right: float = RIGHT
+) -> Figure:
     """Axes below each other, each with room for its labels.
 
     Args:
         parts: (draws on axes, given the colours and whether labels stand at the ends; labels; height in inches).
         above: inches for the title of each.
+        right: inches beside axes without labels there.
     """
-    beside = [width > NARROW and len(labels) > 1 and max(map(len, labels)) <= LONGEST_END for _, labels, _ in parts]
-    across = width - LEFT - (WIDE_RIGHT if any(beside) else RIGHT)
-    rows = [0 if ends else _legend_rows(part[1], across) for part, ends in zip(parts, beside, strict=True)]
+    beside = [len(labels) > 1 and at_ends(labels, width) for _, labels, _ in parts]
+    across = width - LEFT - (WIDE_RIGHT if any(beside) else right)
+    rows = [
+        0 if ends or len(labels) < 2 else legend_rows(labels, across)  # a single line's name goes into the title
+        for (_, labels, _), ends in zip(parts, beside, strict=True)
+    ]
     tall = [above + height + BELOW + n * ROW for (_, _, height), n in zip(parts, rows, strict=True)]
     total = sum(tall)
     figure = plt.figure(figsize=(width, total))
@@ -151,22 +166,6 @@ def stacked(parts: Sequence[Part], width: float, colours: Mapping[str, str], abo
     return figure
 
 
-def _legend_rows(labels: Sequence[str], width: float) -> int:
-    """Rows of a legend below axes; none for a single line, whose name goes into the title."""
-    return 0 if len(labels) < 2 else -(-len(labels) // _columns(labels, width))
-
-
-def _columns(labels: Sequence[str], width: float) -> int:
-    longest = max(len(clipped(label, width)) for label in labels)
-    return max(1, min(len(labels), int(width / (0.5 + 0.062 * longest))))
-
-
-def clipped(label: str, width: float) -> str:
-    """A label that fits axes of this width."""
-    most = LONGEST if width > NARROW else LONGEST_NARROW
-    return label if len(label) <= most else label[: most - 1] + "…"
-
-
 def label(ax: Axes, lines: Sequence[Line], colours: Mapping[str, str], ends: bool, styles: Sequence[str]) -> None:
     """Names of lines that are drawn: at their ends, or below."""
     width, height = inches(ax)
@@ -176,7 +175,7 @@ def label(ax: Axes, lines: Sequence[Line], colours: Mapping[str, str], ends: boo
     elif len(lines) > 1:
         handles, labels = ax.get_legend_handles_labels()
         legend = ax.legend(
-            handles, labels, loc="upper left", ncols=_columns(labels, width), fontsize=8, borderaxespad=0, borderpad=0,
+            handles, labels, loc="upper left", ncols=columns(labels, width), fontsize=8, borderaxespad=0, borderpad=0,
             bbox_to_anchor=(0, -(BELOW - 0.06) / height), columnspacing=1.0, labelspacing=0.35,
         )  # fmt: skip
         for text in legend.get_texts():

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.report.content import Content
 from experiments.report.figures import MOST_LINES, NARROW, Plan, drawn_arms, left_out, style_axes, style_of
+from experiments.report.labels import ROW, at_ends, legend, legend_rows
 
 COSTS = ("score_s", "select_s", "train_s")
 WIDE_RANGE = 8  # times: costs further apart than this stand on a logarithmic axis
@@ -76,13 +76,14 @@ def plans(content: Content) -> list[Plan]:
 
 
 def _figure(content: Content, found: Sequence[Point], width: float, colours: Mapping[str, str]) -> Figure:
-    narrow = width <= NARROW
-    rows = -(-len(found) // 2) * narrow
-    height = (2.9 if narrow else 3.8) + 0.19 * rows
+    labels = [p.label for p in sorted(found, key=lambda p: p.score, reverse=content.mode == "max")]  # the best leads
+    beside = at_ends(labels, width)
+    rows = 0 if beside else legend_rows(labels, width)
+    height = (3.8 if width > NARROW else 2.9) + ROW * rows
     figure, ax = plt.subplots(figsize=(width, height))
     style_axes(ax, colours)
     styles = style_of(content)
-    for p in sorted(found, key=lambda p: p.score, reverse=content.mode == "max"):  # the best leads the legend
+    for p in found:
         colour, marker = styles[p.label]
         ax.vlines(p.minutes, p.low, p.high, color=colours[colour], linewidth=1.2, alpha=0.6, zorder=2)
         if p.best:
@@ -93,15 +94,12 @@ def _figure(content: Content, found: Sequence[Point], width: float, colours: Map
     ax.plot(x, y, color=colours["ink"], linewidth=1, linestyle=(0, (3, 2)), zorder=1)
     _minutes_axis(ax, [p.minutes for p in found], colours)
     ax.set_title(f"{content.primary} ({'more' if content.mode == 'max' else 'less'} is better)", color=colours["ink"])
-    if narrow:
-        figure.subplots_adjust(left=0.1, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + 0.19 * rows) / height)
-        place: dict[str, Any] = {"loc": "lower left", "ncols": 2, "bbox_to_anchor": (0.0, 0.0), "columnspacing": 1.0}
-    else:
+    if beside:
         figure.subplots_adjust(left=0.06, right=0.74, top=0.92, bottom=0.12)
-        place = {"loc": "upper left", "bbox_to_anchor": (0.75, 0.95), "labelspacing": 0.7}
-    legend = figure.legend(fontsize=8, **place)
-    for text in legend.get_texts():
-        text.set_color(colours["ink"])
+    else:
+        left = 0.06 if width > NARROW else 0.1
+        figure.subplots_adjust(left=left, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + ROW * rows) / height)
+    legend(figure, labels, width, colours, beside)
     return figure
 
 

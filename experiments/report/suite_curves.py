@@ -1,15 +1,12 @@
 """The figure `suites`: each OOD suite over training, a panel an arm."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from experiments import table as tables
 from experiments.report.content import Content, Curve, curve_of, missing
@@ -23,14 +20,16 @@ from experiments.report.figures import (
     left_out,
     style_axes,
 )
+from experiments.report.labels import ROW, legend, legend_rows
+from experiments.report.panels import panels, steps_below
 
 Panel = tuple[str, Mapping[str, Curve]]  # arm, suite -> curve
 
 
 def plans(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[Plan]:
     """The figure, if there is more than one suite with the leading metric."""
-    panels = _panels(content, table, suites)
-    names = [suite for suite in suites if any(suite in curves for _, curves in panels)]
+    found = _panels(content, table, suites)
+    names = [suite for suite in suites if any(suite in curves for _, curves in found)]
     if len(names) < 2:
         return []
     metric = content.primary.partition("/")[2]
@@ -38,12 +37,12 @@ def plans(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[
     words += f" of 95 % with base models as fixed blocks.{left_out(content, MOST_PANELS)}"
     ends = [
         f"{label}: {', '.join(f'{suite} {curve.mean[-1]:.2f}' for suite, curve in curves.items())}"
-        for label, curves in panels
+        for label, curves in found
     ]
     alt = f"Line charts of {metric} on {', '.join(names)} over steps of training. At the last step, {'; '.join(ends)}."
-    each = [(label, suite, curve) for label, curves in panels for suite, curve in curves.items()]
+    each = [(label, suite, curve) for label, curves in found for suite, curve in curves.items()]
     data = curves_frame([({"arm": label, "suite": suite, "metric": metric}, curve) for label, suite, curve in each])
-    return [Plan("suites", partial(_figure, panels, names), alt, words, data)]
+    return [Plan("suites", partial(_figure, found, names), alt, words, data)]
 
 
 def _panels(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[Panel]:
@@ -58,33 +57,14 @@ def _panels(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> lis
     return [(label, curves) for label, curves in found if curves]
 
 
-def _figure(panels: Sequence[Panel], names: Sequence[str], width: float, colours: Mapping[str, str]) -> Figure:
-    columns = min(len(panels), 2 if width < 5 else 3)
-    rows = math.ceil(len(panels) / columns)
-    legend_rows = math.ceil(len(names) / (2 if width < 5 else 4))
-    below = 0.5 + 0.2 * legend_rows
-    height = rows * (1.45 if width < 5 else 1.75) + below
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), sharex=True, sharey=True, squeeze=False)
-    for ax, (label, curves) in zip(axes.flat, panels, strict=False):
+def _figure(found: Sequence[Panel], names: Sequence[str], width: float, colours: Mapping[str, str]) -> Figure:
+    room = ROW * legend_rows(names, width)
+    figure, axes = panels([label for label, _ in found], [colours["ink"]] * len(found), width, below=0.5 + room)
+    for ax, (_, curves) in zip(axes, found, strict=True):
         style_axes(ax, colours)
         _panel(ax, curves, names, colours)
-        ax.set_title(label, color=colours["ink"])
-    for ax in list(axes.flat)[len(panels) :]:
-        ax.set_visible(False)
-    for ax in axes[-1]:
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    left = 0.1 if width < 5 else 0.06
-    figure.subplots_adjust(
-        left=left, right=0.98, top=1 - 0.25 / height, bottom=below / height, hspace=0.35, wspace=0.12
-    )
-    figure.supxlabel("steps of training", color=colours["muted"], fontsize=9, y=(0.06 + 0.2 * legend_rows) / height)
-    handles = {line.get_label(): line for ax in axes.flat for line in ax.get_lines() if line.get_label() in names}
-    legend = figure.legend(
-        [handles[name] for name in names], names, loc="lower left", ncols=2 if width < 5 else 4, fontsize=8,
-        bbox_to_anchor=(left / 2, 0.0), columnspacing=1.2, borderaxespad=0,
-    )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_color(colours["ink"])
+    steps_below(figure, axes, colours, 0.1 + room)
+    legend(figure, names, width, colours)
     return figure
 
 

@@ -18,7 +18,7 @@ from experiments.report.figures import COLOURS, NARROW, STYLE, WIDE
 from experiments.report.labels import within
 from tests.experiments.synthetic import BEST, cell, record
 
-# in one process, that the report is built once; drawing takes five times as long when its lines are counted
+# in one process, that the report is built once
 pytestmark = [pytest.mark.xdist_group("dose"), pytest.mark.usefixtures("few_drawings")]
 
 EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
@@ -38,6 +38,8 @@ def made(plan, pairs=4, bases=2, missing=lambda c: False):
             score = top["em"] if isinstance(top, dict) else top
             score += 0.02 * (pair % bases) + 0.01 * rng.standard_normal()
             found = record(one, [0.1 * score, 0.6 * score, 0.9 * score, score])
+            if rows := levels.get("data.rows"):
+                found["data"] |= {"rows": rows, "unique_rows": round(rows * (1 - levels.get("duplication.rate", 0)))}
             if isinstance(top, dict):
                 for point in ("best_val", "end"):
                     suites = found["metrics"][point]
@@ -124,7 +126,7 @@ DOSE, ENTROPY_ALT, ISO = "Line chart of ood/em over levels", "Chart of the entro
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """Reports by name, each built when a test first asks for it: what a fixture does has its lines counted."""
+    """Reports by name, each built when a test first asks for it."""
     folder = tmp_path_factory.mktemp("dose")
 
     @cache
@@ -220,6 +222,51 @@ def test_a_level_without_runs_is_no_point_and_may_cost_the_line():
     assert dose.panels(table({0.5, 0.75}), EVALUATION) == []
 
 
+def test_a_line_is_about_the_pairs_that_have_all_of_its_levels(tmp_path):
+    levels = [copies(0.0, "none", arm="full", rows=rows) for rows in (256, 1024, 4096)]
+    cells, records = made(levels, pairs=6, missing=lambda c: c.levels["data.rows"] == 1024 and c.seeds["pair"] > 2)
+    table = table_of(cells, records)
+    (panel,) = dose.panels(table, EVALUATION)
+    (line,) = panel.lines
+    rows = tables.measured(table, "ood/em", "best_val")
+    first = rows[(rows["data.rows"] == 4096) & (rows["seed_pair"] <= 2)]["value"].mean()
+    assert line.left_out == 3 and len(line.pairs) == 3 and line.mean[-1] == pytest.approx(first)
+    assert "a line is about those that have all of its levels" in page_of(build(tmp_path, cells, records))
+    # two levels of different pairs share none: then each is what it is
+    cells, records = made(levels, pairs=4, missing=lambda c: (c.levels["data.rows"] > 1000) == (c.seeds["pair"] > 1))
+    ((line,),) = [panel.lines for panel in dose.panels(table_of(cells, records), EVALUATION)]
+    assert line.left_out == 0 and np.isfinite(line.mean).all()
+
+
+def test_the_null_model_of_copies_is_the_unique_rows_alone(reports):
+    cells, records = reports("duplication").made
+    table = table_of(cells, records)
+    found = {panel.column: panel for panel in dose.panels(table, EVALUATION)}
+    random, concentrated = found["duplication.rate"].unique
+    # full was run with 4096, 2048, 1024 and 410 rows: as many as are unique at 0, .5, .75 and .9
+    assert np.isfinite(random).tolist() == [True, False, False, True, True, True]
+    rows = tables.measured(table, "ood/em", "best_val")
+    alone = rows[(rows["arm"] == "full") & (rows["data.rows"] == 2048)]
+    assert random[3] == pytest.approx(alone["value"].mean())
+    # where only two pairs have both, they say how far apart
+    (panel,) = [
+        p
+        for p in dose.panels(table[~table["run_id"].isin(alone[alone["seed_pair"] > 1]["run_id"])], EVALUATION)
+        if p.column == "duplication.rate"
+    ]
+    line = panel.lines[0]
+    assert panel.unique[0][3] == pytest.approx(
+        line.mean[3] + alone[alone["seed_pair"] <= 1]["value"].mean() - line.pairs[:2, 3].mean()
+    )
+    assert np.isfinite(concentrated).tolist() == [False, True, False]  # .25, .5 and 1 of 4096 rows
+    assert np.isnan(found["data.rows"].unique[0]).all()
+    said = alt(reports("duplication").out, DOSE)
+    assert (
+        f"full with the unique rows of duplication=random alone: {random[0]:.2f} at 0, {random[3]:.2f} at 0.5" in said
+    )
+    assert "unique_rows_alone" in (reports("duplication").out / "figures" / "dose.csv").read_text().splitlines()[0]
+
+
 def test_of_many_lines_those_with_most_levels_are_drawn_and_the_rest_counted(tmp_path):
     plan = [
         ("full", {"noise.rate": rate, "data.rows": rows}, 0.5)
@@ -267,7 +314,7 @@ def light():
 def test_eight_labels_do_not_touch_and_stay_on_the_figure(light, width, words):
     x, y = np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.9])
     eight = [lines.Line(words.format(i), {}, x, y + 0.001 * i, y - 0.01, y + 0.02, y[None]) for i in range(8)]
-    panel = dose.Panel("noise.rate", eight)
+    panel = dose.Panel("noise.rate", eight, [np.full(3, np.nan)] * 8)
     figure = dose._figure([panel], "title", width, light)
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()

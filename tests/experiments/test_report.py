@@ -16,7 +16,7 @@ from experiments import report, store
 from experiments import table as tables
 from experiments.claim_files import load
 from experiments.report import content as contents
-from experiments.report.content import arms, contrast_of, effect, evidence, headline_first, interval_of
+from experiments.report.content import arms, contrast_of, effect, evidence, headline_first, interval_of, labels_of
 from experiments.report.figures import COLOURS, _inline
 from experiments.report.labels import spread
 from experiments.report.texts import tables_of
@@ -366,7 +366,7 @@ def test_statistics_and_references_are_said_in_words_and_drawn(tmp_path):
     page, text = (tmp_path / "index.html").read_text(), (tmp_path / "REPORT.md").read_text()
     assert f"slope along {RATE}, a: −0.5" in evidence(judged["slope"])
     assert "optimum along noise.rate, a: 0 in ood/em, " in evidence(judged["place"])
-    assert "a rate=0.2 minus a rate=0.2 (step:48)" in evidence(judged["itself"])
+    assert "a rate=0.2 minus itself (step:48)" in evidence(judged["itself"])
     assert judged["slope"]["control"] == {}
     for said in ("slope along noise.rate", "0.1 about 0.25", "name optimum"):
         assert said in page and said in text
@@ -376,3 +376,30 @@ def test_statistics_and_references_are_said_in_words_and_drawn(tmp_path):
     share = {"treatment": {"arm": "a"}, "control": {"arm": "b"}, "scale": "gain_share"}
     assert contrast_of(share) == "gain of a as a share of gain of b"
     assert effect(share, 0.9) == "0.9"
+
+
+@pytest.mark.parametrize(
+    ("treatment", "control", "words"),
+    [
+        ({"arm": "filtered"}, {"arm": "full"}, "filtered minus full"),
+        ({"arm": "full", "data.rows": 4096, "noise.rate": 0}, {"arm": "full", "data.rows": 256, "noise.rate": 0},
+         "rows=4096 minus rows=256, full rate=0"),
+        ({"arm": "filtered", "noise.rate": 0.4}, {"arm": "full", "noise.rate": 0.4}, "filtered minus full, rate=0.4"),
+        ({"arm": "full", "noise.rate": 0.4}, {"arm": "full"}, "full rate=0.4 minus full"),
+        ({"arm": "a", "noise.rate": 0}, {"best_of": [{"arm": "b"}, {"arm": "c"}]}, "a rate=0 minus the best of b, c"),
+    ],
+)  # fmt: skip
+def test_what_two_arms_share_is_said_once(treatment, control, words):
+    assert contrast_of({"treatment": treatment, "control": control, "scale": "difference"}) == words
+
+
+def test_an_arm_is_named_by_as_few_levels_as_tell_it_from_others():
+    def labels(*levels):
+        return labels_of([{"arm": "full", **one} for one in levels])
+
+    sizes = [{"rows": rows, "noise": "none", "rate": 0.0} for rows in (16, 256, 4096)]
+    assert labels(*sizes) == ["full rows=16", "full rows=256", "full rows=4096"]
+    noisy = {"rows": 256, "noise": "mixture", "rate": 0.5}
+    assert labels(*sizes, noisy)[:2] == ["full rows=16", "full rows=256 rate=0"]
+    assert labels(*sizes, noisy)[-1] == "full rate=0.5"
+    assert labels(sizes[0], sizes[0]) == ["full", "full (2)"]

@@ -1,0 +1,87 @@
+"""Whatever arms and claims are called, words stay on the figures and off each other."""
+
+from types import SimpleNamespace
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.text import Text
+
+from experiments import claims as judging
+from experiments import report
+from experiments import table as tables
+from experiments.report import curves, forest, iso, pareto, suite_curves
+from experiments.report.figures import COLOURS, NARROW, STYLE, WIDE
+from tests.experiments import test_dose as made
+from tests.experiments.synthetic import BEST, cell, record
+from tests.experiments.test_claims import claim
+
+EVALUATION = SimpleNamespace(best=BEST, primary="ood/em", mode="max")
+LEVELS = {"duplication.mode": ("replace", "append"), "duplication.kind": ("exact", "near"), "noise.rate": (0.25, 0.5)}
+
+
+@pytest.fixture(scope="module")
+def content():
+    """Eight arms of one name that only three levels tell apart, and claims about them."""
+    cells = []
+    for i in range(8):
+        levels = {key: values[i >> bit & 1] for bit, (key, values) in enumerate(LEVELS.items())}
+        cells += [cell("duplicated", pair, {"duplication": "concentrated", **levels}) for pair in range(3)]
+    records = {c.run_id: record(c, [0.1, 0.3, 0.5, 0.6 + 0.02 * c.seeds["pair"]]) for c in cells}
+    table = tables.runs_table(cells, records, BEST)
+    first = {"arm": "duplicated", "duplication.mode": "append", "duplication.kind": "near", "noise.rate": 0.25}
+    some = [
+        claim(id="as_it_is", treatment=first, control=first | {"noise.rate": 0.5}),
+        claim(id="of_a_very_long_name_that_goes_on", treatment=first, control={"arm": "duplicated", "noise.rate": 0.5,
+              "duplication.mode": "replace", "duplication.kind": "exact"}),
+    ]  # fmt: skip
+    judged = judging.judge(some, table, best=BEST, experiment="e")
+    assert all(one["estimate"] is not None for one in judged)
+    return report._content("e", "", table, {}, judged, "", "", EVALUATION, {}), table
+
+
+def boxes(figure):
+    """The words of a figure that are drawn, and where they stand."""
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    axes = [ax for ax in figure.axes if ax.get_visible()]
+    ticks = {id(label) for ax in axes for axis in (ax.xaxis, ax.yaxis) for label in axis.get_ticklabels(which="both")}
+    texts = [text for ax in axes for text in ax.findobj(Text) if id(text) not in ticks]
+    texts += [text for legend in figure.legends for text in legend.get_texts()] + figure.texts
+    texts += [tick.label1 for ax in axes for axis in (ax.xaxis, ax.yaxis) for tick in axis._update_ticks()]
+    found = {id(text): (text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_visible()}
+    return [(words, box) for words, box in found.values() if words.strip() and box.width]
+
+
+def on_the_figure(plan, width):
+    with matplotlib.rc_context(STYLE):
+        figure = plan.draw(width, {key: colours[0] for key, colours in COLOURS.items()})
+        found, whole = boxes(figure), figure.bbox
+        plt.close(figure)
+    for words, box in found:
+        assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1, (words, box, whole)
+        assert box.y0 >= whole.y0 - 1 and box.y1 <= whole.y1 + 1, (words, box, whole)
+    return found
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ["curves", "arms", "suites", "cost", "claims"])
+def test_words_stay_on_the_figure_and_off_each_other(content, name, width):
+    all_of_it, table = content
+    suites = ("entity", "wording", "composition")
+    plans = [*curves.together(all_of_it), *curves.apart(all_of_it), *pareto.plans(all_of_it), *forest.plans(all_of_it)]
+    plans += suite_curves.plans(all_of_it, table, suites)
+    (plan,) = [plan for plan in plans if plan.name == name]
+    found = on_the_figure(plan, width)
+    words = [one for one in found if any(c.isalpha() for c in one[0])]
+    assert len(words) >= (4 if name == "claims" else 9)
+    for i, (text, box) in enumerate(words):
+        for other, beside in words[i + 1 :]:
+            assert not box.overlaps(beside), (text, other)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_losses_of_curves_and_sizes_of_cells_stay_on_the_figure(width):
+    table = made.table_of(*made.pareto())
+    (plan,) = iso.plans(table)
+    on_the_figure(plan, width)
