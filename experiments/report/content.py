@@ -24,7 +24,7 @@ VERDICTS = {
 
 
 LONGEST = 20_000  # characters of a text that are shown
-LONGEST_LABEL = 72  # of the name of an arm, or of a contrast in a figure
+LONGEST_LABEL = 96  # of the name of an arm, or of a contrast in a figure
 # what reorders the text around it, and what HTML and SVG do not allow, is shown by its code
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
@@ -217,14 +217,17 @@ def interval_of_units(units: pd.Series, level: float = LEVEL) -> tuple[float | N
     return float(e.mean), float(low), float(high)
 
 
-def labels_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The arm, and of its levels as few as tell it from others of the same name."""
+def labels_of(groups: Sequence[Mapping[str, Any]], beside: Sequence[str] = ()) -> list[str]:
+    """The arm, and of its levels as few as tell it from others of the same name.
+
+    Keys go by their last names (`rate`) unless two of those that vary, or stand `beside` the groups, share it.
+    """
     labels = []
+    varied = {key for key in (groups[0] if groups else ()) if len({str(group[key]) for group in groups}) > 1}
+    last = [key.rpartition(".")[2] for key in varied | {*beside}]
     for group in groups:
-        same = [other for other in groups if other["arm"] == group["arm"]]
-        named = _telling(group, same)
-        last = [key.rpartition(".")[2] for key in named]
-        short = [name if last.count(name) == 1 else key for key, name in zip(named, last, strict=True)]
+        named = _telling(group, [other for other in groups if other["arm"] == group["arm"]])
+        short = [name if last.count(name := key.rpartition(".")[2]) == 1 else key for key in named]
         labels.append(
             " ".join([str(group["arm"]), *(f"{s}={_plain(group[key])}" for key, s in zip(named, short, strict=True))])
         )

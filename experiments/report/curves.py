@@ -17,6 +17,7 @@ from experiments.report.figures import (
     Plan,
     curves_frame,
     drawn_arms,
+    hold,
     left_out,
     style_axes,
     style_of,
@@ -107,6 +108,7 @@ def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figur
     reference = next((arm.curve for arm in measured if arm.name == REFERENCE), None)
     for ax, arm in zip(axes, measured, strict=True):
         _panel(ax, arm, reference, colours, colours[styles[arm.label][0]], styles[arm.label][1])
+    hold(axes[0], *(values for arm in measured for values in (arm.curve.pairs, arm.curve.mean)))
     steps_below(figure, axes, colours, 0.06)
     return figure
 
@@ -120,10 +122,6 @@ def _panel(ax: Axes, arm: Arm, reference: Curve | None, colours: Mapping[str, st
     if reference is not None and reference is not curve:
         ax.plot(reference.steps, reference.mean, color=colours["muted"], linewidth=1.1, linestyle=(0, (3, 2)))
     ax.plot(curve.steps, curve.mean, color=colour, linewidth=2, marker=marker, markersize=3.5)
-    everything = np.concatenate([curve.pairs.ravel(), curve.mean])
-    if np.isfinite(everything).any():
-        low, high = np.nanmin(everything), np.nanmax(everything)
-        ax.set_ylim(min(ax.get_ylim()[0], low), max(ax.get_ylim()[1], high))
 
 
 def _alt(content: Content, shown: list[Arm]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import table as tables
 from experiments.report import lines
 from experiments.report.content import Evaluation, missing
-from experiments.report.figures import Plan
+from experiments.report.figures import Plan, hold
 from experiments.report.lines import MOST_LINES, Line
 from experiments.table import REFERENCE
 
@@ -74,6 +74,7 @@ def plans(table: pd.DataFrame, evaluation: Evaluation) -> list[Plan]:
         return []
     words = f"{evaluation.primary} at the best validation point over each number that was varied: means over pairs with"
     words += " t intervals of 95 %, base models as fixed blocks"
+    words += " (cut where they reach far beyond)"
     words += "; thin, the pairs" * any(len(panel.lines) <= FEW_LINES for panel in found) + "."
     for panel in found:
         if panel.left_out:
@@ -110,6 +111,7 @@ def _draw(panel: Panel, title: str, ax: Axes, colours: Mapping[str, str], ends: 
         held = np.isfinite(values)
         ax.plot(line.x[held], values[held], color=colours[colour], linewidth=1.1, linestyle=(0, (3, 2)), marker=marker,
                 markersize=5.5, markerfacecolor="none", zorder=5)  # fmt: skip
+    hold(ax, *(values for line in panel.lines for values in (line.pairs, line.mean)))
     ax.set_title(title + lines.alone(panel.lines), color=colours["ink"])
     lines.label(ax, panel.lines, colours, ends, [colours[colour] for colour, _ in styles])
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ from experiments.table import REFERENCE
 
 WIDE, NARROW, DPI = 7.6, 3.7, 160  # inches, dots an inch of a PNG
 LONGEST_ALT = 2000  # characters
+FARTHEST = 0.5  # of the span of means and pairs: how far beyond them intervals are drawn
 MOST_PANELS, MOST_LINES = 24, 16  # arms that are drawn each by itself, and together
 PDF_DATES, NO_SOFTWARE = ("Creator", "Producer", "CreationDate"), {"Software": None}
 # variable of the page: on light, on dark. Figures are drawn in the light ones, and inside a page variables stand for
@@ -205,3 +207,17 @@ def style_axes(ax: Axes, colours: Mapping[str, str], grid: Literal["x", "y"] = "
     ax.tick_params(colors=colours["muted"], length=0, pad=4)
     for spine in ax.spines.values():
         spine.set_color(colours["grid"])
+
+
+def hold(ax: Axes, *drawn: np.ndarray) -> None:
+    """Keep the axes to what was `drawn` of means and pairs: intervals that reach far beyond run to the edge.
+
+    Two pairs give intervals that leave nothing else to be seen.
+    """
+    values = np.concatenate([np.ravel(one) for one in drawn])
+    if not np.isfinite(values).any():
+        return
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    room = FARTHEST * ((high - low) or abs(high) or 1.0)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(min(max(bottom, low - room), low), max(min(top, high + room), high))

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from experiments.report.figures import NARROW
 
 LONGEST_END, LONGEST, LONGEST_NARROW = 24, 46, 40  # characters of a label at the end of a line, in legends
-ROW, CHARACTER = 0.175, 0.072  # inches: a row of a legend, a character of 9 points
-MOST_TITLE_LINES = 2
+ROW, CHARACTER = 0.175, 0.08  # inches: a row of a legend, a character of 9 points
+MOST_TITLE_LINES = 3
 
 
 def at_ends(labels: Sequence[str], width: float) -> bool:
@@ -42,7 +42,7 @@ def legend_rows(labels: Sequence[str], width: float) -> int:
 
 
 def wrapped(label: str, width: float) -> str:
-    """A title that stays above its panel of this width: in at most two lines."""
+    """A title that stays above its panel of this width: in at most three lines."""
     lines = textwrap.wrap(
         label, max(8, int(width / CHARACTER)), max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False
     )

@@ -79,13 +79,13 @@ def lines_along(
     found.sort(key=partial(_place, [group for group, _ in found]))
     kept = sorted(sorted(range(len(found)), key=lambda i: -found[i][1]["x"].nunique())[:most])
     shown = [found[i] for i in kept]
-    names = names_of([group for group, _ in shown])
+    names = names_of([group for group, _ in shown], column)
     return [_line(name, *one) for name, one in zip(names, shown, strict=True)], len(found) - len(kept)
 
 
-def names_of(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells the groups apart: without the arm where all have the same."""
-    names, arms = labels_of(groups), {str(group["arm"]) for group in groups}
+def names_of(groups: Sequence[Mapping[str, Any]], *beside: str) -> list[str]:
+    """What tells the groups apart along `beside`: without the arm where all have the same."""
+    names, arms = labels_of(groups, beside), {str(group["arm"]) for group in groups}
     alike = len(arms) == 1 and len(groups) > 1
     return [name.removeprefix(f"{arm} ") for name in names for arm in arms] if alike else names
 

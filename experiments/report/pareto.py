@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.report.content import Content
-from experiments.report.figures import MOST_LINES, NARROW, Plan, drawn_arms, left_out, style_axes, style_of
+from experiments.report.figures import MOST_LINES, NARROW, Plan, drawn_arms, hold, left_out, style_axes, style_of
 from experiments.report.labels import ROW, at_ends, legend, legend_rows
 
 COSTS = ("score_s", "select_s", "train_s")
@@ -89,6 +89,7 @@ def _figure(content: Content, found: Sequence[Point], width: float, colours: Map
         if p.best:
             ax.plot(p.minutes, p.score, "o", markersize=13, markerfacecolor="none", color=colours["ink"], zorder=3)
         ax.plot(p.minutes, p.score, marker, color=colours[colour], markersize=6, label=p.label, zorder=4)
+    hold(ax, np.array([p.score for p in found]))
     front = sorted((p for p in found if p.best), key=lambda p: p.minutes)
     x, y = [p.minutes for p in front], [p.score for p in front]
     ax.plot(x, y, color=colours["ink"], linewidth=1, linestyle=(0, (3, 2)), zorder=1)

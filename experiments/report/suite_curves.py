@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from experiments.report.figures import (
     Plan,
     curves_frame,
     drawn_arms,
+    hold,
     left_out,
     style_axes,
 )
@@ -63,13 +63,13 @@ def _figure(found: Sequence[Panel], names: Sequence[str], width: float, colours:
     for ax, (_, curves) in zip(axes, found, strict=True):
         style_axes(ax, colours)
         _panel(ax, curves, names, colours)
+    hold(axes[0], *(values for _, each in found for curve in each.values() for values in (curve.pairs, curve.mean)))
     steps_below(figure, axes, colours, 0.1 + room)
     legend(figure, names, width, colours)
     return figure
 
 
 def _panel(ax: Axes, curves: Mapping[str, Curve], names: Sequence[str], colours: Mapping[str, str]) -> None:
-    top = []
     for i, name in enumerate(names):
         if name not in curves:
             continue
@@ -79,8 +79,3 @@ def _panel(ax: Axes, curves: Mapping[str, Curve], names: Sequence[str], colours:
         ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
         marker = MARKERS[i % len(MARKERS)]
         ax.plot(curve.steps, curve.mean, color=colour, linewidth=1.6, marker=marker, markersize=3.2, label=name)
-        top += [curve.pairs.ravel(), curve.mean]
-    everything = np.concatenate(top)
-    if np.isfinite(everything).any():
-        low, high = np.nanmin(everything), np.nanmax(everything)
-        ax.set_ylim(min(ax.get_ylim()[0], low), max(ax.get_ylim()[1], high))

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.text import Text
 
@@ -85,3 +86,19 @@ def test_losses_of_curves_and_sizes_of_cells_stay_on_the_figure(width):
     table = made.table_of(*made.pareto())
     (plan,) = iso.plans(table)
     on_the_figure(plan, width)
+
+
+def test_intervals_of_two_pairs_leave_something_to_be_seen():
+    levels = [made.copies(0.0, "none", arm="full", rows=rows) for rows in (256, 1024, 4096)]
+    cells, records = made.made(levels, pairs=2)
+    for one in cells:  # one pair learns late
+        if one.seeds["pair"]:
+            records[one.run_id] = record(one, [0.0, 0.1, 0.3, 0.4])
+    table = made.table_of(cells, records)
+    (plan,) = made.dose.plans(table, EVALUATION)
+    figure = plan.draw(WIDE, {key: colours[0] for key, colours in COLOURS.items()})
+    (ax,) = figure.axes
+    (low, high), values = ax.get_ylim(), plan.data[["pair 1", "pair 2"]].to_numpy()
+    plt.close(figure)
+    assert plan.data["high"].max() > 2 and low <= values.min() and values.max() <= high
+    assert high - low <= 2.1 * np.ptp(values)
