@@ -193,11 +193,8 @@ def test_curves_and_bands_are_those_of_the_surface(shown):
         drawn = {key: np.array(column) for key, column in shown.page.evaluate(SOURCE, f"{name}.curve").items()}
         points = np.tile(at, (len(drawn["x"]), 1))
         points[:, axis] = drawn["x"]
-        ends = one.cells[:, axis].min(), one.cells[:, axis].max()
-        held = points.copy()
-        held[:, axis] = np.clip(drawn["x"], *ends)  # the ends are powers of e, off by their rounding
-        assert held == pytest.approx(points, rel=1e-6)
-        assert len(points) > 50 and one.inside(*held.T).all()
+        within = points + 1e-6 * (at - points)  # the ends are on the hull's edge, give or take their rounding
+        assert len(points) > 50 and one.inside(*within.T).all()
         low, middle, high = one.prediction.mean_band(*points.T)
         run_low, _, run_high = one.prediction.run_band(*points.T)
         expected = {"low": low, "middle": middle, "high": high, "runLow": run_low, "runHigh": run_high}
