@@ -76,12 +76,13 @@ class Seeds(Frozen):
 
 
 class TrackingConfig(Frozen):
-    """Where wandb mirrors a run to; `models`: the model that the run kept as an artifact, too."""
+    """Where wandb mirrors a run to; `models`, the model that the run kept, and `page`, that of the report, too."""
 
     mode: Literal["offline", "online", "none"] = "offline"
     project: str = Field("quality-vs-quantity", min_length=1)
     entity: str | None = None
     models: bool = False
+    page: bool = True
 
 
 class StoreConfig(Frozen):

@@ -61,11 +61,13 @@ def mirror(
             "config": {"experiment": name, "primary": evaluation.primary},
         }
         with opened(tracking, root, about) as run:
-            _log(run, judged, out, evaluation, whole)
+            _log(run, judged, out, evaluation, whole, tracking.page)
         store.write_atomic(sent, said)
 
 
-def _log(run: Any, judged: Sequence[Mapping[str, Any]], out: Path, evaluation: Evaluation, whole: str) -> None:
+def _log(
+    run: Any, judged: Sequence[Mapping[str, Any]], out: Path, evaluation: Evaluation, whole: str, with_page: bool
+) -> None:
     import wandb
 
     table = tables.read(out / "runs.csv")
@@ -78,8 +80,9 @@ def _log(run: Any, judged: Sequence[Mapping[str, Any]], out: Path, evaluation: E
         with warned(f"wandb: table of {key}", whole):
             columns, rows = make()
             run.log({key: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
-    with warned("wandb: page", whole):
-        run.log({"report": wandb.Html(str(out / "index.html"), inject=False)})
+    if with_page:
+        with warned("wandb: page", whole):
+            run.log({"report": wandb.Html(str(out / "index.html"), inject=False)})
     with warned("wandb: verdicts", whole):
         for claim in judged:
             found = {"verdict": claim["verdict"], "estimate": claim["estimate"]}

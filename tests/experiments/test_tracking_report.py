@@ -32,8 +32,8 @@ def mirrored(tmp_path, judged):
     (out / "index.html").write_text("<!doctype html><title>quickstart</title>")
     (out / "runs.csv").write_bytes(lzma.decompress((PUBLISHED / "runs.csv.xz").read_bytes()))
 
-    def send(mode="offline"):
-        tracking_report.mirror(TrackingConfig(mode=mode), tmp_path, "quickstart", judged, out, EVALUATION)
+    def send(mode="offline", **keys):
+        tracking_report.mirror(TrackingConfig(mode=mode, **keys), tmp_path, "quickstart", judged, out, EVALUATION)
         return tmp_path
 
     return send
@@ -96,6 +96,13 @@ def test_without_wandb_there_is_one_line_and_the_next_report_tries_again(mirrore
     mirrored()
     assert len(tried) == 2
     assert capfd.readouterr().err.count("wandb: report: no disk; the report in ") == 2
+
+
+def test_the_page_with_its_rows_can_stay_here(mirrored):
+    root = mirrored(page=False)
+    assert {"claims", "arms", "runs"} <= set(tables(root))
+    assert not list(root.glob("wandb/offline-run-*/files/media/html/*"))
+    assert not any("report" in str(row) and "html-file" in str(row) for row in read_back(root))
 
 
 def test_it_can_be_switched_off(mirrored):
