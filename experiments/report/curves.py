@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,6 @@ from experiments.report.content import Arm, Content, Curve
 from experiments.report.figures import (
     MOST_LINES,
     MOST_PANELS,
-    NARROW,
     Plan,
     curves_frame,
     drawn_arms,
@@ -22,8 +20,8 @@ from experiments.report.figures import (
     style_axes,
     style_of,
 )
-from experiments.report.labels import ROW, at_ends, end_labels, legend, legend_rows
-from experiments.report.panels import panels, steps_below
+from experiments.report.labels import end_labels, legend
+from experiments.report.panels import panels, shared, steps_below
 from experiments.table import REFERENCE
 
 
@@ -53,10 +51,7 @@ def _frame(content: Content, shown: list[Arm]):
 def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figure:
     measured = drawn_arms(content, MOST_LINES)
     labels = [arm.label for arm in measured]
-    beside = at_ends(labels, width)
-    rows = 0 if beside else legend_rows(labels, width)
-    height = (4.2 if width > NARROW else 3.0) + ROW * rows
-    figure, ax = plt.subplots(figsize=(width, height))
+    figure, ax, beside = shared(labels, width, wide=4.2, narrow=3.0)
     style_axes(ax, colours)
     styles = style_of(content)
     for arm in measured:
@@ -74,13 +69,10 @@ def _curves(content: Content, width: float, colours: Mapping[str, str]) -> Figur
     ax.xaxis.set_major_locator(FixedLocator(steps) if len(steps) < 9 else MaxNLocator(5, integer=True))
     ax.set_title(_axis_title(content), color=colours["ink"])
     if beside:
-        figure.subplots_adjust(left=0.06, right=0.76, top=0.93, bottom=0.11)
         known = [arm for arm in measured if np.isfinite(arm.curve.mean[-1])]
         ends = [(arm.label, arm.curve.mean[-1], colours[styles[arm.label][0]]) for arm in known]
         end_labels(ax, ends, colours, bold=REFERENCE)
     else:
-        left = 0.06 if width > NARROW else 0.1
-        figure.subplots_adjust(left=left, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + ROW * rows) / height)
         legend(figure, labels, width, colours)
     return figure
 

@@ -1,4 +1,4 @@
-"""A grid of panels over steps of training, each under the name of its arm."""
+"""Axes with room for the names of arms: a grid of panels over steps of training, and axes that all share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report.figures import NARROW
-from experiments.report.labels import wrapped
+from experiments.report.labels import ROW, at_ends, legend_rows, wrapped
 
 TITLE, BETWEEN = 0.25, 0.42  # inches above the first row for a title of one line, and between rows
 LINE = 0.15  # inches of a further line of a title
@@ -42,6 +42,27 @@ def panels(labels: Sequence[str], inks: Sequence[str], width: float, below: floa
     for ax in list(axes.flat)[len(labels) :]:
         ax.set_visible(False)
     return figure, list(axes.flat)[: len(labels)]
+
+
+def shared(labels: Sequence[str], width: float, wide: float, narrow: float) -> tuple[Figure, Axes, bool]:
+    """One pair of axes for all arms, with room for their names on the right, or below where these are long.
+
+    Args:
+        wide: height of a wide figure in inches, `narrow` that of a narrow one, without names below.
+
+    Returns:
+        The figure, its axes, and whether the names stand on the right, from three quarters of the width on.
+    """
+    beside = at_ends(labels, width)
+    rows = 0 if beside else legend_rows(labels, width)
+    is_wide = width > NARROW
+    height = (wide if is_wide else narrow) + ROW * rows
+    figure, ax = plt.subplots(figsize=(width, height))
+    left, right = SIDES[is_wide]
+    figure.subplots_adjust(
+        left=left, right=0.75 if beside else right - 0.01, top=1 - 0.3 / height, bottom=(0.5 + ROW * rows) / height
+    )
+    return figure, ax, beside
 
 
 def steps_below(figure: Figure, axes: Sequence[Axes], colours: Mapping[str, str], up: float) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.report.content import Content
-from experiments.report.figures import MOST_LINES, NARROW, Plan, drawn_arms, hold, left_out, style_axes, style_of
-from experiments.report.labels import ROW, at_ends, legend, legend_rows
+from experiments.report.figures import MOST_LINES, Plan, drawn_arms, hold, left_out, style_axes, style_of
+from experiments.report.labels import legend
+from experiments.report.panels import shared
 
 COSTS = ("score_s", "select_s", "train_s")
 WIDE_RANGE = 8  # times: costs further apart than this stand on a logarithmic axis
@@ -77,10 +77,7 @@ def plans(content: Content) -> list[Plan]:
 
 def _figure(content: Content, found: Sequence[Point], width: float, colours: Mapping[str, str]) -> Figure:
     labels = [p.label for p in sorted(found, key=lambda p: p.score, reverse=content.mode == "max")]  # the best leads
-    beside = at_ends(labels, width)
-    rows = 0 if beside else legend_rows(labels, width)
-    height = (3.8 if width > NARROW else 2.9) + ROW * rows
-    figure, ax = plt.subplots(figsize=(width, height))
+    figure, ax, beside = shared(labels, width, wide=3.8, narrow=2.9)
     style_axes(ax, colours)
     styles = style_of(content)
     for p in found:
@@ -95,11 +92,6 @@ def _figure(content: Content, found: Sequence[Point], width: float, colours: Map
     ax.plot(x, y, color=colours["ink"], linewidth=1, linestyle=(0, (3, 2)), zorder=1)
     _minutes_axis(ax, [p.minutes for p in found], colours)
     ax.set_title(f"{content.primary} ({'more' if content.mode == 'max' else 'less'} is better)", color=colours["ink"])
-    if beside:
-        figure.subplots_adjust(left=0.06, right=0.74, top=0.92, bottom=0.12)
-    else:
-        left = 0.06 if width > NARROW else 0.1
-        figure.subplots_adjust(left=left, right=0.97, top=1 - 0.28 / height, bottom=(0.55 + ROW * rows) / height)
     legend(figure, labels, width, colours, beside)
     return figure
 

@@ -250,6 +250,15 @@ def test_alpaca_revised_runs(on_real_data):
     assert len({record["data"]["subset_hash"] for record in records}) == len(records)
 
 
+MINIATURE = (
+    "experiment.pairs=1",
+    "training.lr=0.02",
+    "training.warmup=1",
+    "evaluation.must_move=false",  # six steps are too few for that
+    "training.max_length=64",
+)
+
+
 @pytest.mark.soak  # alpaca_smoke goes the same way
 def test_alpaca_gpu_runs(cli, tmp_path, companions, encoder):
     miniatures.save(tmp_path / "model", "llama2_7b", ["<pad>", "<eos>", "<unk>", *WORDS])
@@ -259,11 +268,7 @@ def test_alpaca_gpu_runs(cli, tmp_path, companions, encoder):
         "model=llama2_7b",
         f"model.path={tmp_path / 'model'}",
         f"model.reward.backbone={encoder}",
-        "experiment.pairs=1",
-        "training.lr=0.02",
-        "training.warmup=1",
-        "evaluation.must_move=false",  # six steps are too few for that
-        "training.max_length=64",
+        *MINIATURE,
     )
     assert code == 0, err
     judged = checked(tmp_path / "runs/tiny/reports/alpaca_gpu", {"full", "filtered", "random", "longest"}, 1)
@@ -282,11 +287,7 @@ def test_large_ones_with_miniatures(cli, tmp_path, companions, encoder, name, ar
         f"data.root={companions}",
         f"model.path={tmp_path / 'model'}",
         f"model.reward.backbone={encoder}",
-        "experiment.pairs=1",
-        "training.lr=0.02",
-        "training.warmup=1",
-        "evaluation.must_move=false",  # six steps are too few for that
-        "training.max_length=64",
+        *MINIATURE,
         *(["selection.k=24"] if name == "alpaca_full" else []),
     )
     assert code == 0, err
