@@ -75,6 +75,9 @@ class Seeds(Frozen):
         return {**raw, **{name: seed for name, seed in derived.items() if raw.get(name) is None}}
 
 
+OF_NO_MATTER = ("tracking", "store", "survival")  # where a run is kept and how it is looked after changes no result
+
+
 class TrackingConfig(Frozen):
     """Where wandb mirrors a run to; `models`, the model that the run kept, and `page`, that of the report, too."""
 
@@ -218,7 +221,7 @@ def check_paths(config: Config) -> None:
 
 def essence(config: Config) -> dict[str, Any]:
     """What determines a run's result: the config less what does not matter to it, files by their content."""
-    tree = config.model_dump(mode="json", exclude={"tracking", "store", "survival", "arm"})
+    tree = config.model_dump(mode="json", exclude={*OF_NO_MATTER, "arm"})
     seed, selection, duplication = tree["seed"], tree["selection"], tree["duplication"]
     del tree["data"]["root"]  # says where companions are looked for; what is found is named by its content
     if config.data.facts == "all":

@@ -4,6 +4,7 @@ Installed as `hydra_plugins.paired_sweeper`, the name space in which Hydra allow
 """
 
 import copy
+import re
 import shlex
 import sys
 import time
@@ -26,7 +27,7 @@ from rich.text import Text
 from curate.cluster import check_cluster, cluster_config
 from experiments import UserError, claim_files, cluster, store, workers
 from experiments.claim_files import Claim
-from experiments.config import ExperimentConfig, plain, validate_experiment
+from experiments.config import OF_NO_MATTER, ExperimentConfig, plain, validate_experiment
 from experiments.table import Best, cells_frame
 
 ConfigStore.instance().store(
@@ -263,7 +264,7 @@ class PairedSweeper(Sweeper):
             records,
             claims,
             out,
-            command(),
+            command(of_matter=True),
             plan.config_yaml,
             evaluation=plan.evaluation,
             failures=missing,
@@ -311,7 +312,9 @@ def killed(error: Exception) -> bool:
     return isinstance(error, TerminatedWorkerError) or type(error).__module__.startswith("ray.")
 
 
-def command() -> str:
-    """The command line that asked for this, to be typed again."""
+def command(of_matter: bool = False) -> str:
+    """The command line that asked for this, to be typed again; or of it `of_matter` to the results alone."""
     arguments = [argument for argument in sys.argv[1:] if argument != "plan=report"]
+    if of_matter:
+        arguments = [argument for argument in arguments if re.split("[.=]", argument)[0] not in OF_NO_MATTER]
     return shlex.join(["python", "-m", "experiments.run", *arguments])

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override, QuotedString, Transformer
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments import UserError, store
-from experiments.config import Config, check_paths, expand, run_id, validate, validate_experiment
+from experiments.config import OF_NO_MATTER, Config, check_paths, expand, run_id, validate, validate_experiment
 from experiments.suites.config import EvaluationConfig
 from experiments.table import Cell
 
@@ -173,8 +173,10 @@ def _level(key: str, tree: dict[str, Any], choices: dict[str, str]) -> Any:
 
 
 def _yaml(master: DictConfig) -> str:
+    """What a report shows of the config: all that bears on its results, and nothing of this machine's folders."""
     tree = {
         key: OmegaConf.to_container(master[key]) if OmegaConf.is_config(master[key]) else master[key] for key in master
     }
-    tree.pop("hydra", None)
+    for key in ("hydra", *OF_NO_MATTER):
+        tree.pop(key, None)
     return yaml.safe_dump(store.redact(tree), sort_keys=False, allow_unicode=True)

@@ -52,6 +52,7 @@ def fake_build(
         out / "runs.csv", "\n".join(f"{cell.run_id},{cell.arm}" for cell in cells if cell.run_id in records)
     )
     store.write_atomic(out / "command", command)
+    store.write_atomic(out / "config.yaml", config_yaml)
     return []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_an_experiment_runs_reports_and_leaves_nothing_but_its_store(cli, tmp_pa
     assert len((tmp_path / "runs/reports/quickstart/runs.csv").read_text().splitlines()) == 4
     assert "python -m experiments.run -m launcher=serial" in (tmp_path / "runs/reports/quickstart/command").read_text()
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {*runs_of("runs"), "reports"}
+
+
+def test_a_report_names_no_folder_of_this_machine(cli, tmp_path):
+    where = tmp_path / "somewhere"
+    cli(*TWO_ARMS, f"store.root={where}")
+    report = where / "reports/quickstart"
+    assert (report / "command").read_text() == shlex.join(
+        ["python", "-m", "experiments.run", "-m", "launcher=serial", *TWO_ARMS]
+    )
+    config = (report / "config.yaml").read_text()
+    assert "arm: full" in config and str(tmp_path) not in config and "tracking" not in config
 
 
 def test_a_damaged_record_is_set_aside_and_run_again(cli):
