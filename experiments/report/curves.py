@@ -40,8 +40,15 @@ def apart(content: Content) -> list[Plan]:
     if not shown:
         return []
     words = "Each arm by itself: its pairs (thin), their mean and its t interval of 95 % with base models as fixed"
-    words += f" blocks; dashed, the mean of {REFERENCE}.{left_out(content, MOST_PANELS)}"
+    words += " blocks" + f"; dashed, the mean of {REFERENCE}" * (_reference(shown) is not None) + "."
+    words += left_out(content, MOST_PANELS)
     return [Plan("arms", partial(_panels, content), _alt(content, shown), words, _frame(content, shown))]
+
+
+def _reference(arms: list[Arm]) -> Curve | None:
+    """The curve of the reference arm, where there is one of that name and not several."""
+    found = [arm.curve for arm in arms if arm.name == REFERENCE]
+    return found[0] if len(found) == 1 else None
 
 
 def _frame(content: Content, shown: list[Arm]):
@@ -97,7 +104,7 @@ def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figur
     styles = style_of(content)
     inks = [colours[styles[arm.label][0]] for arm in measured]
     figure, axes = panels([arm.label for arm in measured], inks, width, below=0.5)
-    reference = next((arm.curve for arm in measured if arm.name == REFERENCE), None)
+    reference = _reference(measured)
     for ax, arm in zip(axes, measured, strict=True):
         _panel(ax, arm, reference, colours, colours[styles[arm.label][0]], styles[arm.label][1])
     hold(axes[0], *(values for arm in measured for values in (arm.curve.pairs, arm.curve.mean)))

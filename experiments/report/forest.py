@@ -37,6 +37,7 @@ def plans(content: Content) -> list[Plan]:
     return [Plan("claims", partial(_forest, content), _forest_alt(content), words, data)]
 
 
+WIDE_RANGE = 8  # times: ratios further apart than this stand on logarithmic ticks
 SCALES = {"difference": "difference", "log_ratio": "ratio", "gain_share": "share of a gain"}
 
 
@@ -101,9 +102,17 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
     ticks = MaxNLocator(4 if narrow else 7)
     ax.xaxis.set_major_locator(ticks)
     if claims[0]["scale"] == "log_ratio":
-        ratios = [r for r in ticks.tick_values(math.exp(left), math.exp(right)) if r > 0]
+        ratios = _ratios(math.exp(left), math.exp(right), ticks)
         ax.xaxis.set_major_locator(FixedLocator([x for x in map(math.log, ratios) if left <= x <= right]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{math.exp(x):.4g}"))
+
+
+def _ratios(low: float, high: float, ticks: MaxNLocator) -> list[float]:
+    """Ticks of ratios on an axis of logarithms: evenly spaced, or 1, 2, 5 and their decades where they span much."""
+    if high < WIDE_RANGE * low:
+        return [r for r in ticks.tick_values(low, high) if r > 0]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10**power for power in powers for step in ((1,) if high > 1e4 * low else (1, 2, 5))]
 
 
 def _forest_alt(content: Content) -> str:
