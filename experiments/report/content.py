@@ -24,7 +24,7 @@ VERDICTS = {
 
 
 LONGEST = 20_000  # characters of a text that are shown
-LONGEST_LABEL = 96  # of the name of an arm, or of a contrast in a figure
+LONGEST_LABEL = 96  # of the name of an arm
 # what reorders the text around it, and what HTML and SVG do not allow, is shown by its code
 UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
@@ -227,10 +227,8 @@ def labels_of(groups: Sequence[Mapping[str, Any]], beside: Sequence[str] = ()) -
     last = [key.rpartition(".")[2] for key in varied | {*beside}]
     for group in groups:
         named = _telling(group, [other for other in groups if other["arm"] == group["arm"]])
-        short = [name if last.count(name := key.rpartition(".")[2]) == 1 else key for key in named]
-        labels.append(
-            " ".join([str(group["arm"]), *(f"{s}={_plain(group[key])}" for key, s in zip(named, short, strict=True))])
-        )
+        short = {key: name if last.count(name := key.rpartition(".")[2]) == 1 else key for key in named}
+        labels.append(" ".join([str(group["arm"]), *(f"{name}={_plain(group[key])}" for key, name in short.items())]))
     return _apart([shown(label, LONGEST_LABEL) for label in labels])
 
 

@@ -1,7 +1,7 @@
 """The figure `dose`: the leading metric along each number that an experiment varies."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -57,11 +57,11 @@ def _as_unique(table: pd.DataFrame, line: Line, column: str, metric: str) -> np.
     plain = tables.matching(table[table["arm"] == REFERENCE], alike).drop_duplicates(["run_id", *tables.MEASURE[:3]])
     sizes = tables.measured(plain, "data/rows", "end").set_index("run_id")["value"]
     scores = tables.measured(plain, metric, "best_val").set_index("run_id").assign(rows=sizes)
+    units = pd.MultiIndex.from_tuples(line.units, names=tables.UNIT)
     for i, x in enumerate(line.x):
         copies = tables.measured(tables.matching(table, group | {column: x}), "data/unique_rows", "end")["value"].mean()
         near = scores[(scores["rows"] - copies).abs() <= NEAR * copies].groupby(tables.UNIT)["value"].mean()
-        own = pd.Series(line.pairs[:, i], index=pd.MultiIndex.from_tuples(line.units, names=tables.UNIT))
-        shared = (near - own).dropna()
+        shared = (near - pd.Series(line.pairs[:, i], index=units)).dropna()
         if len(shared) >= lines.FEWEST_SHARED:
             found[i] = line.mean[i] + shared.mean()
     return found
@@ -125,6 +125,6 @@ def _alt(found: Sequence[Panel], primary: str) -> str:
         for line, values in zip(panel.lines, panel.unique, strict=True):
             held = np.isfinite(values)
             if held.any():
-                alone = ", ".join(f"{y:.2f} at {x:g}" for x, y in zip(line.x[held], values[held], strict=True))
-                said.append(f"{REFERENCE} with the unique rows of {line.label} alone: {alone}.")
+                alone = replace(line, x=line.x[held], mean=values[held])
+                said.append(f"{REFERENCE} with the unique rows of {line.label} alone: {lines.said(alone)}.")
     return f"Line chart of {primary} over levels. {' '.join(said)}"
