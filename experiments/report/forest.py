@@ -33,8 +33,14 @@ def plans(content: Content) -> list[Plan]:
         return []
     words = "Estimates and intervals of the claims, at the level that Holm's procedure gives each. Grey: within the"
     words += " margin. Filled: decided."
-    data = pd.DataFrame([{key: claim[key] for key in COLUMNS} for claim in shown])
+    words += " Diamond: the quoted figure." * any(_quoted(claim) is not None for claim in shown)
+    data = pd.DataFrame([{key: claim[key] for key in COLUMNS} | {"quoted": _quoted(claim)} for claim in shown])
     return [Plan("claims", partial(_forest, content), _forest_alt(content), words, data)]
+
+
+def _quoted(claim: Mapping[str, Any]) -> float | None:
+    """The source's figure on the claim's own scale, where it can be put so."""
+    return claim["definition"]["quoted"]["effect"]
 
 
 WIDE_RANGE = 8  # times: ratios further apart than this stand on logarithmic ticks
@@ -70,6 +76,7 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
     ax.spines["left"].set_visible(False)
     ends = [c[k] for c in claims for k in ("estimate", "ci_low", "ci_high") if c[k] is not None]
     ends += [c["reference"] + s * c["margin"] for c in claims for s in (-1, 1)]
+    ends += [quoted for c in claims if (quoted := _quoted(c)) is not None]
     shared = {c["reference"] for c in claims}
     ends += [0.0] * (shared == {0.0})
     span = max(ends) - min(ends)
@@ -88,6 +95,8 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
             claim["estimate"], y - 0.14, "o", markersize=6, color=colours["c0"], markeredgewidth=1.5,
             markerfacecolor=colours["c0"] if decided else "none", zorder=4,
         )  # fmt: skip
+        if (quoted := _quoted(claim)) is not None:
+            ax.plot(quoted, y - 0.14, "D", markersize=6, color=colours["c1"], markerfacecolor="none", zorder=5)
         verdict = VERDICTS[claim["verdict"]]
         words = shown(claim["id"] if narrow else f"{claim['id']}: {contrast_of(claim)}")
         words = cut(words, int(0.96 * width / CHARACTER - 1.3 * len(verdict)))  # bold letters are wider
@@ -118,6 +127,7 @@ def _ratios(low: float, high: float, ticks: MaxNLocator) -> list[float]:
 def _forest_alt(content: Content) -> str:
     lines = [
         f"{c['id']}: {effect(c, c['estimate'])} (interval {interval_of(c)}), {VERDICTS[c['verdict']]}"
+        + (f", quoted {effect(c, _quoted(c))}" if _quoted(c) is not None else "")
         for c in headline_first(content.claims)
         if c["estimate"] is not None
     ]

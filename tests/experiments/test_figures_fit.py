@@ -1,5 +1,6 @@
 """Whatever arms and claims are called, words stay on the figures and off each other."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib
@@ -102,3 +103,18 @@ def test_intervals_of_two_pairs_leave_something_to_be_seen():
     plt.close(figure)
     assert plan.data["high"].max() > 2 and low <= values.min() and values.max() <= high
     assert high - low <= 2.1 * np.ptp(values)
+
+
+def test_the_quoted_figure_stands_beside_the_interval(content):
+    all_of_it, _ = content
+    first, second = all_of_it.claims
+    quoted = dict(first["definition"], quoted=dict(first["definition"]["quoted"], effect=0.4))
+    (plan,) = forest.plans(replace(all_of_it, claims=[{**first, "definition": quoted}, second]))
+    assert plan.data["quoted"].dropna().tolist() == [0.4]
+    assert "Diamond: the quoted figure." in plan.caption and ", quoted +0.400" in plan.alt
+    figure = plan.draw(WIDE, {key: colours[0] for key, colours in COLOURS.items()})
+    (drawn,) = [line for line in figure.axes[0].get_lines() if line.get_marker() == "D"]
+    low, high = figure.axes[0].get_xlim()
+    plt.close(figure)
+    assert drawn.get_xdata()[0] == 0.4 and low < 0.4 < high
+    assert all("Diamond" not in plan.caption for plan in forest.plans(all_of_it))
