@@ -90,7 +90,11 @@ class Parameter(_Strict):
 
 
 class Form(_Strict):
-    """By how much `better` predicts a cell from all the others better than `than`: leave-one-out log rmse, less."""
+    """By how much `better` predicts a cell from all the others better than `than`: leave-one-out log rmse, less.
+
+    Each pair, or across base models each base's mean, has its own surface and its own figure. Noise in the cells adds
+    to both forms' errors and draws their difference towards 0.
+    """
 
     name: Literal["form"]
     better: FormName

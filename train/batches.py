@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from . import unpadded
+
 IGNORED = -100
 
 
@@ -69,6 +71,10 @@ def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     if rescales:
         return model(**inputs, use_cache=False).logits[:, :-1][carries], labels[carries]
+    if unpadded.possible(inner) and not inputs["attention_mask"].all():
+        hidden, at = unpadded.hidden(inner.get_decoder(), inputs)
+        carrying = functional.pad(carries, (0, 1)).flatten()[at].nonzero()[:, 0]
+        return inner.get_output_embeddings()(hidden.index_select(0, carrying)), labels[carries]
     hidden = inner.get_decoder()(**inputs, use_cache=False).last_hidden_state
     return inner.get_output_embeddings()(hidden[:, :-1][carries]), labels[carries]
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import is_flash_attn_2_available
 
-from . import UserError
+from . import UserError, unpadded
 from .config import LoraConfig, ModelConfig
 
 
@@ -60,7 +60,7 @@ def load_causal_lm(
         raise UserError(f"model.path: {name} cannot be loaded ({reason}); {mend}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    return unpadded.where_possible(model), tokenizer
 
 
 def load_to_tune(name: str | Path, settings: ModelConfig) -> tuple[Any, Any]:

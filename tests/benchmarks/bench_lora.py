@@ -1,12 +1,13 @@
 """Speed of the LoRA loop on a CPU:  python tests/benchmarks/bench_lora.py [--steps 4] [--threads 2]
 
-Prints useful tokens (padding not counted) a second of our loop with one row a micro-batch and with two micro-batches
-of four, of a loop as one writes it first, and of TRL's SFTTrainer (extra `bench`); and what share of the ceiling each
-is. The ceiling: two multiply-adds for each weight that a token meets, its output and the gradient of its input (a
-frozen weight has none of its own), at the measured peak of this machine's matrix products; the vocabulary is met only
-where a label stands. The model has the shape of SmolLM2-135M and random weights, which do not matter to speed; the rows
-have lengths like Alpaca's. With one thread seconds are those of the processor, with more those of the clock: then
-nothing else may run on the machine. With a neighbour the ratios are only a hint in either case.
+Prints useful tokens (padding not counted) a second of our loop with one row a micro-batch, with two of four, and with
+all eight rows at once (without padding: train/unpadded.py), of a loop as one writes it first, and of TRL's SFTTrainer
+(extra `bench`); and what share of the ceiling each is. Last, our loop in bfloat16 autocast, whose products may pass the
+ceiling, which is that of float32: two multiply-adds for each weight that a token meets, its output and the gradient of
+its input (a frozen weight has none of its own), at the measured peak of this machine's matrix products; the vocabulary
+is met only where a label stands. The model has the shape of SmolLM2-135M and random weights, which do not matter to
+speed; the rows have lengths like Alpaca's. With one thread seconds are those of the processor, with more those of the
+clock: then nothing else may run on the machine. With a neighbour the ratios are only a hint in either case.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from train.batches import IGNORED, Row, collate, encode
 from train.config import LoraConfig, TrainingConfig
 from train.finetune import finetune
 from train.models import with_lora, word_tokenizer
+from train.unpadded import where_possible
 
 VOCABULARY, WIDTH, LAYERS, MLP, KEYS = 49_152, 576, 30, 1_536, 192
 BATCH = 8
@@ -43,7 +45,7 @@ def new_model(tokens):
     shape = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True, "pad_token_id": 0}
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "intermediate_size": MLP}
     config = LlamaConfig(vocab_size=VOCABULARY, eos_token_id=1, **sizes, **shape)
-    return with_lora(LlamaForCausalLM(config), tokens, LORA, None, seed=0)
+    return with_lora(where_possible(LlamaForCausalLM(config)), tokens, LORA, None, seed=0)
 
 
 def some_rows(n: int) -> list[Row]:
@@ -57,11 +59,10 @@ def some_rows(n: int) -> list[Row]:
     return [Row(text(rng.integers(40, 70)), text(length)) for length in lengths]
 
 
-def ours(tokens, rows: list[Row], steps: int, accumulate: int) -> float:
+def ours(tokens, rows: list[Row], steps: int, accumulate: int, bf16: bool = False) -> float:
     """Useful tokens a second from the end of the first step on."""
-    training = TrainingConfig(
-        steps=steps + 1, points=[1], batch_size=BATCH, accumulate=accumulate, lr=5e-4, warmup=1, max_length=256
-    )
+    settings = {"batch_size": BATCH, "accumulate": accumulate, "lr": 5e-4, "warmup": 1, "max_length": 256}
+    training = TrainingConfig(steps=steps + 1, points=[1], bf16=bf16, **settings)
     at: list[tuple[float, int]] = []
     finetune(new_model(tokens), tokens, rows, training, 0, lambda _, point: at.append((clock(), point.tokens)))
     return (at[-1][1] - at[0][1]) / (at[-1][0] - at[0][0])
@@ -146,8 +147,10 @@ def main() -> None:
     loops = {
         "ours, one row at a time": lambda: ours(tokens, rows, asked.steps, BATCH),
         "ours, four rows at a time": lambda: ours(tokens, rows, asked.steps, 2),
+        "ours, eight rows at a time": lambda: ours(tokens, rows, asked.steps, 1),
         "naive loop": lambda: naive(tokens, rows, asked.steps),
         "TRL SFTTrainer": lambda: trl(tokens, rows, asked.steps),
+        "eight rows in bfloat16": lambda: ours(tokens, rows, asked.steps, 1, bf16=True),
     }
     most = ceiling(encoded)
     print(f"{'ceiling':26} {most:7,.0f} useful tokens a second on {asked.threads} threads")

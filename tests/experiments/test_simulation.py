@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from experiments import shapes, surface
-from experiments.shape_files import Needed, Parameter
+from experiments.shape_files import Form, Needed, Parameter
 from experiments.shapes import Grid, aic, parameter
 from experiments.statistics import decide, estimate, gain, jackknife, levels, locate, p_value, pairs_needed
 
@@ -292,10 +292,15 @@ def test_the_law_of_effort_is_judged_honestly(across, bases, times):
             assert found / times > 0.8
 
 
+def planted_surface(form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n, eta = (a.ravel() for a in np.meshgrid([64.0, 256.0, 1024.0, 4096.0], [0.0, 0.2, 0.4, 0.6]))
+    means = {"additive": 0.15 + 60 * n**-0.7 + 2.5 * eta, "product": 0.2 + 40 * n**-0.6 * (eta + 0.1) ** 0.8}
+    return n, eta, means[form]
+
+
 def surfaces(form: str, statistic, across: bool, bases: int, times: int) -> tuple[float, float]:
     """(share of intervals that miss the truth, mean error in widths) of a fitted statistic on simulated surfaces."""
-    n, eta = (a.ravel() for a in np.meshgrid([64.0, 256.0, 1024.0, 4096.0], [0.0, 0.2, 0.4, 0.6]))
-    means = {"additive": 0.15 + 60 * n**-0.7 + 2.5 * eta, "product": 0.2 + 40 * n**-0.6 * (eta + 0.1) ** 0.8}[form]
+    n, eta, means = planted_surface(form)
     rng, index = generator(f"surface {form} {across} {statistic.parameter}"), np.arange(12) % bases
     missed, errors = 0, []
     for _ in range(times):
@@ -321,6 +326,25 @@ def test_fitted_parameters_have_honest_intervals(form, name, across, bases):
     missed, bias = surfaces(form, statistic, across, bases, 300)
     assert missed < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
     assert abs(bias) < 0.1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("planted", ["additive", "product"])
+def test_which_form_predicts_better_has_honest_intervals(planted):
+    """Six base models with surfaces of their own; the truth is the mean over 300 of them."""
+    n, eta, means = planted_surface(planted)
+    rng = generator(f"form {planted}")
+    spread = (BASE**2 + RESIDUAL**2) ** 0.5
+    own = means * np.exp(spread * rng.standard_normal((300, len(n))))
+    statistic = Form(name="form", better="product", than="additive", size="n", noise="eta")
+    grid = Grid(np.stack([n, eta], axis=1), own, [(None, base) for base in range(300)])
+    each = shapes._surface(statistic, grid).each
+    assert (each.mean() > 0) == (planted == "additive")
+    found = [estimate(part, np.arange(6)).interval(0.95) for part in each.reshape(50, 6)]
+    missed = sum(not low <= each.mean() <= high for low, high in found)
+    assert missed / 50 <= 0.05 + 3 * (0.05 * 0.95 / 50) ** 0.5
+    wrong = sum(low > 0 if planted == "product" else high < 0 for low, high in found)
+    assert wrong <= 2
 
 
 def test_a_fitted_parameter_has_about_its_truth_in_its_interval():
