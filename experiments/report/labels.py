@@ -25,6 +25,23 @@ def clipped(label: str, width: float) -> str:
     return cut(label, LONGEST if width > NARROW else LONGEST_NARROW)
 
 
+def told_apart(labels: Sequence[str], width: float) -> list[str]:
+    """Labels that fit a legend of this width; where two would be cut to the same, their ends are kept instead."""
+    most = LONGEST if width > NARROW else LONGEST_NARROW
+    cuts = [cut(label, most) for label in labels]
+    return [one if cuts.count(one) == 1 else tail(label, most) for one, label in zip(cuts, labels, strict=True)]
+
+
+def tail(label: str, most: int) -> str:
+    """As many of the label's last words as fit, behind dots; of a single long word its last characters."""
+    if len(label) <= most:
+        return label
+    words = label.split(" ")
+    while len(words) > 1 and len(" ".join(words)) > most - 2:
+        del words[0]
+    return f"… {' '.join(words)[-(most - 2) :]}"
+
+
 def cut(label: str, most: int) -> str:
     """The label, its end dotted where it has more than `most` characters."""
     return label if len(label) <= most else label[: most - 1] + "…"
@@ -32,7 +49,7 @@ def cut(label: str, most: int) -> str:
 
 def columns(labels: Sequence[str], width: float) -> int:
     """Columns of a legend of this width."""
-    longest = max(len(clipped(label, width)) for label in labels)
+    longest = max(map(len, told_apart(labels, width)))
     return max(1, min(len(labels), int(width / (0.5 + 0.068 * longest))))
 
 
@@ -41,12 +58,20 @@ def legend_rows(labels: Sequence[str], width: float) -> int:
     return -(-len(labels) // columns(labels, width))
 
 
-def wrapped(label: str, width: float) -> str:
-    """A title that stays above its panel of this width: in at most three lines."""
-    lines = textwrap.wrap(
-        label, max(8, int(width / CHARACTER)), max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False
-    )
-    return "\n".join(lines)
+def titles(labels: Sequence[str], width: float) -> list[str]:
+    """Titles that stay above panels of this width, in at most three lines; where two would be cut to the same, their
+    ends are kept instead."""
+    across = max(8, int(width / CHARACTER))
+
+    def wrapped(label: str) -> str:
+        lines = textwrap.wrap(label, across, max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False)
+        return "\n".join(lines)
+
+    whole = [wrapped(label) for label in labels]
+    most = (MOST_TITLE_LINES - 1) * across + 2  # lines do not fill, so that one less is sure to do
+    return [
+        one if whole.count(one) == 1 else wrapped(tail(label, most)) for one, label in zip(whole, labels, strict=True)
+    ]
 
 
 def legend(
@@ -59,9 +84,7 @@ def legend(
     else:
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.0), "labelspacing": 0.35, "columnspacing": 1.0}
         place |= {"ncols": columns(labels, width)}
-    drawn = figure.legend(
-        [handles[label] for label in labels], [clipped(label, width) for label in labels], fontsize=8, **place
-    )
+    drawn = figure.legend([handles[label] for label in labels], told_apart(labels, width), fontsize=8, **place)
     for text in drawn.get_texts():
         text.set_color(colours["ink"])
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from experiments import table as tables
 from experiments.report.content import interval_of_units, labels_of, missing
 from experiments.report.figures import MARKERS, SERIES, style_axes
-from experiments.report.labels import LONGEST_END, ROW, at_ends, clipped, columns, end_labels, inches, legend_rows
+from experiments.report.labels import LONGEST_END, ROW, at_ends, columns, end_labels, inches, legend_rows, told_apart
 from experiments.table import REFERENCE
 
 FEWEST_LEVELS = 3  # of a line
@@ -175,8 +175,9 @@ def label(ax: Axes, lines: Sequence[Line], colours: Mapping[str, str], ends: boo
     elif len(lines) > 1:
         handles, labels = ax.get_legend_handles_labels()
         legend = ax.legend(
-            handles, labels, loc="upper left", ncols=columns(labels, width), fontsize=8, borderaxespad=0, borderpad=0,
-            bbox_to_anchor=(0, -(BELOW - 0.06) / height), columnspacing=1.0, labelspacing=0.35,
+            handles, told_apart(labels, width), loc="upper left", ncols=columns(labels, width), fontsize=8,
+            borderaxespad=0, borderpad=0, bbox_to_anchor=(0, -(BELOW - 0.06) / height), columnspacing=1.0,
+            labelspacing=0.35,
         )  # fmt: skip
         for text in legend.get_texts():
             text.set_color(colours["ink"])
@@ -194,7 +195,7 @@ def with_bars(ax: Axes, line: Line, colour: str, marker: str) -> None:
     """A line with its intervals."""
     ax.vlines(line.x, line.low, line.high, color=colour, linewidth=1.4, zorder=3)
     ax.plot(line.x, line.mean, color=colour, marker=marker, markersize=4.5, linewidth=1.8, zorder=4,
-            label=clipped(line.label, inches(ax)[0]))  # fmt: skip
+            label=line.label)  # fmt: skip
 
 
 def scale(ax: Axes, column: str, levels: np.ndarray, colours: Mapping[str, str]) -> None:

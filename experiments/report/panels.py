@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report.figures import NARROW
-from experiments.report.labels import ROW, at_ends, legend_rows, wrapped
+from experiments.report.labels import ROW, at_ends, legend_rows, titles
 
 TITLE, BETWEEN = 0.25, 0.42  # inches above the first row for a title of one line, and between rows
 LINE = 0.15  # inches of a further line of a title
@@ -28,8 +28,8 @@ def panels(labels: Sequence[str], inks: Sequence[str], width: float, below: floa
     left, right = SIDES[wide]
     apart = 0.12  # of the width of a panel
     each = width * (right - left) / (columns + apart * (columns - 1))
-    titles = [wrapped(label, each) for label in labels]
-    more = LINE * (max(title.count("\n") for title in titles))
+    words = titles(labels, each)
+    more = LINE * (max(title.count("\n") for title in words))
     tall = 1.33 if wide else 1.05
     height = TITLE + more + rows * tall + (rows - 1) * (BETWEEN + more) + below
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), sharex=True, sharey=True, squeeze=False)
@@ -37,7 +37,7 @@ def panels(labels: Sequence[str], inks: Sequence[str], width: float, below: floa
         left=left, right=right, top=1 - (TITLE + more) / height, bottom=below / height,
         hspace=(BETWEEN + more) / tall, wspace=apart,
     )  # fmt: skip
-    for ax, title, ink in zip(axes.flat, titles, inks, strict=False):
+    for ax, title, ink in zip(axes.flat, words, inks, strict=False):
         ax.set_title(title, color=ink)
     for ax in list(axes.flat)[len(labels) :]:
         ax.set_visible(False)

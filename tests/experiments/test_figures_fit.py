@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from experiments import claims as judging
 from experiments import report
 from experiments import table as tables
-from experiments.report import curves, forest, iso, pareto, suite_curves
+from experiments.report import curves, forest, iso, labels, pareto, suite_curves
 from experiments.report.figures import COLOURS, NARROW, STYLE, WIDE
 from tests.experiments import test_dose as made
 from tests.experiments.synthetic import BEST, cell, record
@@ -118,3 +118,15 @@ def test_the_quoted_figure_stands_beside_the_interval(content):
     plt.close(figure)
     assert drawn.get_xdata()[0] == 0.4 and low < 0.4 < high
     assert all("Diamond" not in plan.caption for plan in forest.plans(all_of_it))
+
+
+def test_labels_that_would_be_cut_to_the_same_are_told_apart_by_their_ends():
+    long = [f"duplicated duplication.rate=0 noise.rate=0 noise=near_miss rows={n}" for n in (256, 512)]
+    short = labels.told_apart([*long, "full"], WIDE)
+    assert short[2] == "full" and all(len(label) <= labels.LONGEST for label in short)
+    assert [label.endswith(end) for label, end in zip(short, ("rows=256", "rows=512"), strict=False)] == [True, True]
+    assert short[0].startswith("… ") and "noise=near_miss" in short[0]
+    over = labels.titles([*long, "full"], 1.2)
+    assert over[2] == "full" and len(set(over)) == 3
+    assert all(title.count("\n") < labels.MOST_TITLE_LINES for title in over)
+    assert labels.told_apart([f"{'x' * 60}{n}" for n in "ab"], WIDE)[1].endswith("xxb")
