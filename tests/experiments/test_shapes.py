@@ -9,7 +9,7 @@ import yaml
 from experiments import UserError, claims, shapes, statistics, store, surface
 from experiments import table as tables
 from experiments.claim_files import Claim, check, expand, load
-from experiments.shape_files import Needed
+from experiments.shape_files import Form, Needed
 from tests.experiments.synthetic import BEST, STEPS, cell, record
 from tests.experiments.test_claims import definition, judge, one
 
@@ -293,6 +293,16 @@ def test_the_form_that_predicts_better_wins():
     assert entry["verdict"] == "reproduced"
     turned = one(t, surface_claim(forms | {"better": "product", "than": "additive"}, kind="less", margin=0.01))
     assert (turned["verdict"], turned["estimate"]) == ("contradicted", -entry["estimate"])
+
+
+def test_each_pair_has_its_own_say_on_the_form():
+    t = table(runs(additive, GRID, bases=1, pairs=3, noise=0.01))
+    grid = shapes.grid(t, {"arm": "a"}, "ood/nll", "best_val", [SIZE, RATE], surface=True)
+    n, eta = grid.cells.T
+    shaped = shapes._surface(Form(name="form", better="additive", than="product", size=SIZE, noise=RATE), grid)
+    errors = [[surface.left_out_rmse(form, n, eta, y) for form in ("additive", "product")] for y in grid.values]
+    assert shaped.each == pytest.approx([a - b for a, b in errors])
+    assert len(set(shaped.each)) == 3 and shaped.mean == pytest.approx(np.mean(shaped.each))
 
 
 # --- what is needed -------------------------------------------------------------------------------------------------
