@@ -7,15 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from experiments import store
 
 TICK_S = 1.0  # how often it is looked whether a run still moves
 SWEEP_PID = "EXPERIMENTS_SWEEP_PID"  # tells a worker whose child it is
+WORKER = "popen_loky_posix"  # in the command of joblib's workers
 
 
 def outcome(run_id: str, error: str | None, *, mistake: bool = False, certain: bool = False) -> dict[str, Any]:
@@ -28,8 +31,23 @@ def outcome(run_id: str, error: str | None, *, mistake: bool = False, certain: b
 
 
 def own_workers() -> None:
-    """Say to the workers that will be started that this process is their sweep."""
+    """Say to the workers that will be started that this process is their sweep, and end those that have lost theirs."""
+    end_orphans()
     os.environ[SWEEP_PID] = str(os.getpid())
+
+
+def end_orphans() -> None:
+    """End this user's workers whose sweep was killed while it handed them their first task.
+
+    Such a worker waits for the rest of that task, and has no thread yet that looks after its sweep.
+    """
+    for process in psutil.process_iter(["cmdline"]):
+        if WORKER not in " ".join(process.info["cmdline"] or []):
+            continue
+        with suppress(psutil.Error):  # it ended by itself, or is somebody else's
+            sweep = process.environ().get(SWEEP_PID)
+            if sweep and not psutil.pid_exists(int(sweep)):
+                process.kill()
 
 
 @cache

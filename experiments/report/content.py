@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -233,11 +234,16 @@ def labels_of(groups: Sequence[Mapping[str, Any]], beside: Sequence[str] = ()) -
 
 
 def _telling(group: Mapping[str, Any], same: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The fewest keys in which no other of `same` is like the group: best one that tells all apart, and numbers."""
+    """The fewest keys in which no other of `same` is like the group: best one that tells all apart, and numbers.
+
+    Settings of the training come last: one that goes with a size is told by the size.
+    """
     levels = {key: [str(other[key]) for other in same] for key in group}
     varied = [key for key in group if len(set(levels[key])) > 1]
-    numbers = {key for key in varied if all(isinstance(o[key], (int, float)) and not missing(o[key]) for o in same)}
-    ordered = sorted(varied, key=lambda key: (len(set(levels[key])) < len(same), key not in numbers))
+    numbers = {key for key in varied if all(isinstance(o[key], Real) and not missing(o[key]) for o in same)}
+    ordered = sorted(
+        varied, key=lambda key: (len(set(levels[key])) < len(same), key not in numbers, key.startswith("training."))
+    )
     for size in range(len(varied) + 1):
         for chosen in combinations(ordered, size):
             alike = [all(levels[key][i] == str(group[key]) for key in chosen) for i in range(len(same))]

@@ -120,7 +120,8 @@ def test_kill_9_at_random_moments_loses_and_changes_nothing(calm, tmp_path):
             except subprocess.TimeoutExpired:
                 struck[strike(process, draw)] += 1
                 code = process.wait(timeout=600)
-            process.communicate()
+            for pipe in (process.stdout, process.stderr):
+                pipe.close()  # not read to its end: a worker that was being given its first task may keep it open
             now = records(root)
             lost = [name for name, data in kept.items() if now.get(name) != data]
             assert lost == []

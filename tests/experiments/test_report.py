@@ -403,3 +403,5 @@ def test_an_arm_is_named_by_as_few_levels_as_tell_it_from_others():
     assert labels(*sizes, noisy)[:2] == ["full rows=16", "full rows=256 rate=0"]
     assert labels(*sizes, noisy)[-1] == "full rate=0.5"
     assert labels(sizes[0], sizes[0]) == ["full", "full (2)"]
+    rated = [{"training.lr": 1 / width, "model.scratch.hidden": width} for width in np.array([32, 64])]
+    assert labels(*rated) == ["full hidden=32", "full hidden=64"]

@@ -48,6 +48,24 @@ def test_workers_end_with_a_sweep_that_is_killed(tmp_path):
     assert wait_for(lambda: not any(map(psutil.pid_exists, pids)))
 
 
+def test_the_next_sweep_ends_workers_that_had_not_begun_to_watch(tmp_path):
+    code = SWEEP.replace("FOLDER", repr(str(tmp_path))).replace("    workers.watch_parent()\n", "")
+    sweep = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        pids = [int(path.name) for path in tmp_path.iterdir()]
+        workers.end_orphans()
+        time.sleep(0.5)
+        assert all(map(psutil.pid_exists, pids))  # their sweep is alive
+    finally:
+        sweep.kill()
+        sweep.wait()
+    time.sleep(1.5)
+    assert all(map(psutil.pid_exists, pids))
+    workers.end_orphans()
+    assert wait_for(lambda: not any(map(psutil.pid_exists, pids)))
+
+
 def test_the_prepare_stage_watches_too(monkeypatch, tmp_path):
     from experiments import prepare
 
