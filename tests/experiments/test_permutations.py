@@ -1,8 +1,8 @@
 """A/A on real runs: where chance says which of a pair's two runs is whose, hardly any claim may be decided.
 
 The runs are the published ones of `alpagasus`, 9 arms on 12 base models; each A/A takes the 24 of two arms. Whatever
-the arms do, after the exchange neither is better, and how the differences are spread is as nature has it: skewed, with base
-models that differ more than the pairs on them.
+the arms do, after the exchange neither is better, and how the differences are spread is as nature has it: skewed, and
+base models differ more than the pairs on them.
 """
 
 from itertools import combinations
