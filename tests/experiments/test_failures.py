@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -90,12 +91,25 @@ def alone(tmp_path_factory):
 # --- processes that die ---------------------------------------------------------------------------------------------
 
 
+def children(process):
+    with suppress(psutil.Error):
+        return psutil.Process(process.pid).children()
+    return []
+
+
+def is_worker(child):
+    with suppress(psutil.Error):
+        return "popen_loky" in " ".join(child.cmdline())
+    return False
+
+
 def strike(process, draw):
     """Kill the sweep, one of its workers, or all of it; says which."""
-    workers = [child for child in psutil.Process(process.pid).children() if "popen_loky" in " ".join(child.cmdline())]
+    workers = [child for child in children(process) if is_worker(child)]
     whom = draw.choice(["the sweep", "all", "a worker"] if workers else ["the sweep", "all"])
     if whom == "a worker":
-        draw.choice(workers).kill()
+        with suppress(psutil.Error):  # it may have ended meanwhile, as may those that are looked at
+            draw.choice(workers).kill()
     elif whom == "all":
         os.killpg(process.pid, signal.SIGKILL)
     else:
