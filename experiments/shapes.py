@@ -222,13 +222,12 @@ def _pseudo(g: Grid, values: np.ndarray, compute: Callable[[np.ndarray], float],
 
 def _surface(statistic: Parameter | Form, g: Grid) -> Shaped:
     n, eta = g.cells.T
-    mean = g.values.mean(0)
     if len(g.cells) < FEWEST_CELLS:
         raise Unfit(f"{len(g.cells)} cells have runs in every pair; a surface takes at least {FEWEST_CELLS}")
     if not (g.values > 0).all():
         raise Unfit("a surface is fitted to losses above 0")
     if isinstance(statistic, Parameter):
-        fit = surface.fit(statistic.form, n, eta, mean)
+        fit = surface.fit(statistic.form, n, eta, g.values.mean(0))
         at = {"ratio": ("alpha", "beta")}.get(statistic.parameter, (statistic.parameter,))
         if stuck := set(fit.at_bound) & ({*at} if statistic.at is None else set()):
             raise Unfit(f"{', '.join(sorted(stuck))} ran to the end of its range: these cells do not tell it")

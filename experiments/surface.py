@@ -172,18 +172,9 @@ def left_out(
     return others, np.array(errors, float)
 
 
-def left_out_rmse(
-    form: str,
-    n: np.ndarray,
-    eta: np.ndarray,
-    y: np.ndarray,
-    d: np.ndarray | None = None,
-    *,
-    start: Fit | None = None,
-    seed: int = 0,
-) -> float:
+def left_out_rmse(form: str, n: np.ndarray, eta: np.ndarray, y: np.ndarray, d: np.ndarray | None = None) -> float:
     """Root mean square of the log error at each cell by a fit to all the others (leave-one-cell-out)."""
-    return float(np.sqrt(np.mean(left_out(form, n, eta, y, d, start=start, seed=seed)[1] ** 2)))
+    return float(np.sqrt(np.mean(left_out(form, n, eta, y, d)[1] ** 2)))
 
 
 # What a borrowed surface may have of its own, with the range it is looked for in.

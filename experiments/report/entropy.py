@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import table as tables
 from experiments.report import lines
 from experiments.report.figures import SERIES, Plan
-from experiments.report.labels import clipped, inches
+from experiments.report.labels import inches, told_apart
 from experiments.report.lines import FEWEST_LEVELS, MOST_LINES, Line
 
 MEASURED, THEORY, POINT = "entity/entropy_first", "theory/entropy_first", "end"
@@ -104,14 +104,12 @@ def _by_kind(kinds: Sequence[tuple[Line, Line]], ax: Axes, colours: Mapping[str,
     ax.grid(axis="x", color=colours["grid"], linewidth=0.8)
     ax.spines["left"].set_visible(False)
     colour = colours[SERIES[0]]
-    for i, (line, theory) in enumerate(kinds):
+    names = told_apart([line.label for line, _ in kinds], inches(ax)[0])
+    for i, ((line, theory), name) in enumerate(zip(kinds, names, strict=True)):
         ax.plot(theory.mean, [-i - 0.18], "o", color=colour, markersize=6.5, markerfacecolor="none", zorder=3)
         ax.hlines([-i - 0.18], line.low, line.high, color=colour, linewidth=1.4, zorder=3)
         ax.plot(line.mean, [-i - 0.18], "o", color=colour, markersize=4.5, zorder=4)
-        words = clipped(line.label, inches(ax)[0])
-        ax.text(
-            0, -i + 0.26, words, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, color=colours["ink"]
-        )
+        ax.text(0, -i + 0.26, name, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, color=colours["ink"])
     ax.set_ylim(0.5 - len(kinds), 0.5)
     ax.set_yticks([])
     ax.set_title(f"{MEASURED} by kind of noise", color=colours["ink"])

@@ -1,7 +1,7 @@
 """Places for labels in figures, so that no two of them touch, and what of them fits."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,20 @@ def at_ends(labels: Sequence[str], width: float) -> bool:
     return width > NARROW and max(map(len, labels), default=0) <= LONGEST_END
 
 
-def clipped(label: str, width: float) -> str:
-    """A label that fits a legend of this width."""
-    return cut(label, LONGEST if width > NARROW else LONGEST_NARROW)
+def cut(label: str, most: int) -> str:
+    """The label, its end dotted where it has more than `most` characters."""
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def told_apart(labels: Sequence[str], width: float) -> list[str]:
     """Labels that fit a legend of this width; where two would be cut to the same, their ends are kept instead."""
     most = LONGEST if width > NARROW else LONGEST_NARROW
-    cuts = [cut(label, most) for label in labels]
-    return [one if cuts.count(one) == 1 else tail(label, most) for one, label in zip(cuts, labels, strict=True)]
+    return _apart(labels, lambda label: cut(label, most), lambda label: tail(label, most))
+
+
+def _apart(labels: Sequence[str], short: Callable[[str], str], ending: Callable[[str], str]) -> list[str]:
+    shorts = [short(label) for label in labels]
+    return [one if shorts.count(one) == 1 else ending(label) for one, label in zip(shorts, labels, strict=True)]
 
 
 def tail(label: str, most: int) -> str:
@@ -40,11 +44,6 @@ def tail(label: str, most: int) -> str:
     while len(words) > 1 and len(" ".join(words)) > most - 2:
         del words[0]
     return f"… {' '.join(words)[-(most - 2) :]}"
-
-
-def cut(label: str, most: int) -> str:
-    """The label, its end dotted where it has more than `most` characters."""
-    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def columns(labels: Sequence[str], width: float) -> int:
@@ -67,11 +66,8 @@ def titles(labels: Sequence[str], width: float) -> list[str]:
         lines = textwrap.wrap(label, across, max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False)
         return "\n".join(lines)
 
-    whole = [wrapped(label) for label in labels]
     most = (MOST_TITLE_LINES - 1) * across + 2  # lines do not fill, so that one less is sure to do
-    return [
-        one if whole.count(one) == 1 else wrapped(tail(label, most)) for one, label in zip(whole, labels, strict=True)
-    ]
+    return _apart(labels, wrapped, lambda label: wrapped(tail(label, most)))
 
 
 def legend(
