@@ -20,7 +20,7 @@ from transformers.trainer_utils import set_seed
 from . import UserError, checkpoints, distributed
 from .batches import IGNORED, Row, collate, encode
 from .config import TrainingConfig
-from .models import token_ids
+from .models import device, token_ids
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def finetune(
     encoded = encode(tokenizer, rows, training.max_length)
     curve = Curve(row_tokens=sum(len(e["input_ids"]) for e in encoded))
     steps = steps_of(training, len(encoded), curve.row_tokens)
+    model.to(device())  # the Trainer would, and later
     release = _train_only(model, tokenizer, training.tokens_trained)
     # the Trainer wants a folder, and writes nothing into it
     with tempfile.TemporaryDirectory() as nowhere, distributed.together(training):

@@ -1,5 +1,6 @@
 """Tokenisers and causal language models: built from scratch, or loaded from a folder, the hub or a package."""
 
+import os
 import sys
 import warnings
 from functools import cache
@@ -68,6 +69,7 @@ def load_to_tune(name: str | Path, settings: ModelConfig) -> tuple[Any, Any]:
 
     Raises UserError when nothing loadable is there.
     """
+    same_bytes()
     dtype: torch.dtype = getattr(torch, settings.dtype)
     model, tokenizer = load_causal_lm(name, dtype=dtype, attention=attention_here(settings.attention))
     if settings.checkpointing:
@@ -80,6 +82,15 @@ def load_to_tune(name: str | Path, settings: ModelConfig) -> tuple[Any, Any]:
 def device() -> torch.device:
     """The GPU of this process (torchrun gives each its own), else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def same_bytes() -> None:
+    """On a GPU, have the same computation give the same bytes every time, where PyTorch can; a CPU does anyway."""
+    if not torch.cuda.is_available():
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every tensor
 
 
 @cache  # said once

@@ -23,6 +23,7 @@ from . import UserError
 from .batches import Row, collate, encode
 from .config import RewardModelConfig
 from .finetune import quiet_arguments
+from .models import device
 from .pairs import Pair, longer, padded
 
 Encoded = dict[str, list[int]]
@@ -37,7 +38,7 @@ def train_head(backbone: str | Path, tokenizer: Any, pairs: list[Pair], config: 
         reason = str(error).strip().splitlines()[0]
         mend = "give a folder or hub id"
         raise UserError(f"model.reward.backbone: {backbone} cannot be loaded ({reason}); {mend}") from error
-    head.config.pad_token_id = tokenizer.pad_token_id
+    head.to(device()).config.pad_token_id = tokenizer.pad_token_id
     both = encode_pairs(tokenizer, pairs, config.max_length)
     # the response of each pair that is padded: the chosen one (row i of `both`) or the rejected one (row i + pairs)
     rng = np.random.default_rng([seed, 1])
@@ -138,7 +139,7 @@ def _fit_classifier(
     features = np.empty((len(encoded), classifier.in_features))
     for indices in batches(encoded):
         head_scores(head, collate_rows([encoded[i] for i in indices], pad))
-        features[indices] = seen.pop().float().numpy()
+        features[indices] = seen.pop().float().cpu().numpy()
     hook.remove()
     n = len(both) // 2
     margins = features[:n] - features[n : 2 * n]
@@ -186,7 +187,7 @@ class _PairwiseTrainer(Trainer):
 
 def head_scores(head: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(rows,) scores of a batch of encoded rows."""
-    return head(**{k: v for k, v in batch.items() if k != "labels"}).logits.squeeze(-1)
+    return head(**{k: v.to(head.device) for k, v in batch.items() if k != "labels"}).logits.squeeze(-1)
 
 
 def encode_pairs(tokenizer: Any, pairs: list[Pair], max_length: int) -> list[Encoded]:

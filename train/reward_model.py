@@ -103,6 +103,7 @@ def _split(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], list[Pai
 
 def _likelihoods(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """(rows,): mean log-likelihood of a response token."""
+    batch = {k: v.to(model.device) for k, v in batch.items()}
     logits, targets = response_logits(model, batch)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")
     counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
@@ -120,7 +121,7 @@ def _margins(
         scores = np.empty(len(encoded))
         for indices in batches(encoded):
             batch = collate_rows([encoded[i] for i in indices], tokenizer.pad_token_id)
-            scores[indices] = score(batch).float().numpy()
+            scores[indices] = score(batch).float().cpu().numpy()
         return scores[: len(pairs)] - scores[len(pairs) :]
 
     return margins
