@@ -23,6 +23,9 @@ from .suites.generation import Outputs, speak
 from .suites.pairwise import Comparison, compare
 
 
+MOVED = 0.1  # nats a token, the mean over answers of how far they moved: ten times the margins of claims on real data
+
+
 class NotMoved(RuntimeError):
     """Training left the model where it was: nothing can be learnt from such a run."""
 
@@ -30,7 +33,11 @@ class NotMoved(RuntimeError):
 
 
 def check_moved(items: list[dict[str, Any]], suites: list[Suite]) -> None:
-    """Raise NotMoved unless the OOD answers' likelihood has left the base model's by more than its 95 % t interval."""
+    """Raise NotMoved unless the OOD answers' likelihood has left the base model's by more than its 95 % t interval.
+
+    Answers may also move far and apart, some up and some down: then the mean alone would tell nothing, and a run would
+    be lost for what came out of it, which biases what it is compared with. So MOVED nats either way are enough too.
+    """
     from scipy.stats import ttest_1samp
 
     ood = {s.name for s in suites if s.ood}
@@ -40,6 +47,8 @@ def check_moved(items: list[dict[str, Any]], suites: list[Suite]) -> None:
             at.setdefault(item["point"], {})[item["suite"], item["item"]] = item["nats"] / item["tokens"]
     before, after = at["step:0"], at["end"]
     moved = [after[key] - before[key] for key in after]
+    if np.abs(moved).mean() >= MOVED:
+        return
     # not the other way round: without any movement the p-value is not a number
     if not (len(moved) > 1 and ttest_1samp(moved, 0).pvalue <= 0.05):
         raise NotMoved(

@@ -245,6 +245,21 @@ def test_a_run_that_moves_nothing_fails(make):
         measuring.check_moved(still, suites)
 
 
+@pytest.mark.parametrize(("nats", "enough"), [(0.5, True), (0.01, False)])
+def test_answers_that_move_apart_have_moved(make, nats, enough):
+    suites = asked.suites_of(make())
+    items = [
+        {"point": point, "suite": "entity", "item": i, "nats": 4.0 + shift * (1 - 2 * (i % 2)), "tokens": 2.0}
+        for point, shift in (("step:0", 0.0), ("end", nats))
+        for i in range(8)
+    ]
+    if enough:
+        measuring.check_moved(items, suites)
+    else:
+        with pytest.raises(measuring.NotMoved):
+            measuring.check_moved(items, suites)
+
+
 def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
     heard = []
     configs = [make(f"arm={a}", f"seed.pair={p}", f"store.root={tmp_path}") for a in ("full", "random") for p in (0, 1)]
