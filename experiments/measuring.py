@@ -22,7 +22,6 @@ from .suites.evaluate import Evaluation, evaluate
 from .suites.generation import Outputs, speak
 from .suites.pairwise import Comparison, compare
 
-
 MOVED = 0.1  # nats a token, the mean over answers of how far they moved: ten times the margins of claims on real data
 
 

@@ -133,8 +133,12 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("no GPU here: nothing to measure")
     most = peak()
-    print(f"{torch.cuda.get_device_name()}: {most / 1e12:.0f} TFLOP/s in bfloat16, torch {torch.__version__}", flush=True)
-    print(f"{'':24} {'tokens/s':>9} {'padded':>9} {'ratio':>6} {'of peak':>8} {'GiB':>6} {'hours a run':>12}", flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}: {most / 1e12:.0f} TFLOP/s in bfloat16, torch {torch.__version__}", flush=True
+    )
+    print(
+        f"{'':24} {'tokens/s':>9} {'padded':>9} {'ratio':>6} {'of peak':>8} {'GiB':>6} {'hours a run':>12}", flush=True
+    )
     for name in asked.only:
         try:
             tokens, memory, operations = speed(name, asked.steps, padded=False)
