@@ -75,6 +75,10 @@ def _entry(
         verdict = statistics.decide(part.kind, *bounds, part.margin)
         if verdict == "inconclusive" and not (m.open_above or m.open_below):
             needed = m.pairs_needed(part, level)
+            if needed is None and isinstance(m.estimate, statistics.Crossed):
+                notes.append(
+                    "these items leave too much open for any number of pairs to decide it: it takes more of them"
+                )
     return {
         "id": part.id,
         "title": part.title,

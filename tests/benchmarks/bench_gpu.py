@@ -1,13 +1,13 @@
 """Speed and memory of fine-tuning on a GPU:  python tests/benchmarks/bench_gpu.py [--only llama2_7b] [--steps 3]
 
 For every model of conf/model/ that is loaded from the hub, and for Llama-2-7B once more with all its weights: useful
-tokens (padding not counted) a second, the largest memory, and what a run on all of Alpaca for three epochs takes at this
-speed (15 million tokens). Weights are random in the models' real shapes, which does not matter to speed, so that
-nothing is downloaded; adapters, precision, recomputed activations and 128 rows a step are those of the configs. Rows
-have lengths like Alpaca's. The obvious alternative is the same loop with every row padded to 512 tokens, as a script
-with a fixed length does it: the ratio is printed. Share of peak: 2 multiply-adds a weight and token forward, 2 for the
-gradient of the input, 2 more for the gradient of a weight that is trained, 2 where activations are computed again,
-against this card's bfloat16 matrix product, measured first.
+tokens (padding not counted) a second, the largest memory, and what a run on all of Alpaca for three epochs takes at
+this speed (17 million tokens). Weights are random in the models' real shapes, which does not matter to speed, so that
+nothing is downloaded; adapters, precision, recomputed activations, 128 rows a step and how many of them go through the
+model at once are those of the configs. Rows have lengths like Alpaca's. The obvious alternative is the same loop with
+every row as long as a row may be, as a script with a fixed length pads it: the ratio is printed. Share of peak: 2
+multiply-adds a weight and token forward, 2 for the gradient of the input, 2 more for the gradient of a weight that is
+trained, 2 where activations are computed again, against this card's bfloat16 matrix product, measured first.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SHAPES = {
     "llama31_8b": (4_096, 32, 14_336, 128_256, 32, 8),
 }
 WHOLE = "llama2_7b, all weights"
-ALPACA_TOKENS = 3 * 52_002 * 96  # three epochs at the 96 tokens that a row has in the mean with its prompt
+ALPACA_TOKENS = 3 * 52_002 * 111  # three epochs at the 111 tokens that a row has in the mean with its prompt
 NAMES = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "num_attention_heads")
 
 
@@ -74,10 +74,10 @@ def new_model(name: str, config: Config, tokens):
 
 
 def some_rows(n: int, longest: int, padded: bool) -> list[Row]:
-    """Prompts of 30 to 60 tokens, responses of 40 in the median; or every row as long as a row may be."""
+    """Prompts of 38 to 67 tokens, responses of 40 in the median; or every row as long as a row may be."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.lognormal(3.7, 0.8, n), 2, longest - 60).astype(int)
-    prompts = rng.integers(30, 60, n)
+    lengths = np.clip(rng.lognormal(3.7, 0.8, n), 2, longest - 68).astype(int)
+    prompts = rng.integers(38, 68, n)
     if padded:
         lengths = longest - 1 - prompts
     words = rng.integers(0, 30_000, (n, longest))

@@ -119,6 +119,15 @@ def test_a_crossed_claim_is_judged_by_items_and_pairs_and_says_so():
     assert crossed["definition"]["items"] == "crossed" and "items" not in fixed["definition"]
 
 
+def test_where_the_items_leave_too_much_open_no_number_of_pairs_is_promised():
+    table = table_of(np.random.default_rng(0))
+    [entry] = judge([asked(margin=0.25)], table, best=BEST, experiment="e")
+    assert entry["verdict"] == "inconclusive" and entry["seeds_needed"] is None
+    assert "it takes more of them" in entry["note"]
+    [decided] = judge([asked()], table, best=BEST, experiment="e")
+    assert "it takes more of them" not in decided["note"]
+
+
 def test_an_item_that_some_run_lacks_leaves_no_verdict():
     table = table_of(np.random.default_rng(0), drop=("random", 2, 3))
     [entry] = judge([asked()], table, best=BEST, experiment="e")
