@@ -17,6 +17,7 @@
 `python -m experiments.store --help` says what can be done with it; see store_cli.py.
 """
 
+import gc
 import hashlib
 import json
 import math
@@ -25,13 +26,15 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 from filelock import FileLock, Timeout
+from pydantic_core import from_json
 
 from experiments import UserError, command_line
 
@@ -196,7 +199,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         data = (folder / RECORD).read_bytes()
     except FileNotFoundError:
         return None
-    return None if damage(folder, data) else json.loads(data)
+    return None if damage(folder, data) else from_json(data)  # twice as fast as json's
 
 
 def damage(folder: Path, data: bytes) -> str | None:
@@ -246,7 +249,20 @@ def finished(root: Path | str) -> set[str]:
 def records(root: Path | str, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The records of those of `run_ids` that are finished."""
     found = ((run_id, read(run_folder(root, run_id))) for run_id in run_ids)
-    return {run_id: record for run_id, record in found if record is not None}
+    with no_collection():
+        return {run_id: record for run_id, record in found if record is not None}
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Inside, the garbage collector rests: it would look again and again through millions of things that stay."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 # --- what runs share ------------------------------------------------------------------------------------------------

@@ -16,11 +16,14 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
 
 import io
 import lzma
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments import store
@@ -81,15 +84,20 @@ def runs_table(
     for cell in cells:
         if cell.arm == reference:
             references.setdefault(_unit(cell), []).append(cell)
-    rows: list[dict[Any, Any]] = []
-    for cell, identity in zip(cells, frame.to_dict("records"), strict=True):
-        record = records.get(cell.run_id)
-        found = [("end", "run", "done", float(record is not None), None, None)]
-        if record is not None:
-            target = _target(cell, references.get(_unit(cell), []), records, best)
-            found += [*numbers(record), *_time_to(record, target, best), *_gain_rate(record, best)]
-        rows += [{**identity, **dict(zip(MEASURE, row, strict=True))} for row in found]
-    return pd.DataFrame(rows, columns=[*IDENTITY, *MEASURE, *levels])
+    found: list[tuple] = []
+    ends = []  # of each cell's rows: columns of millions are made at once, not row by row
+    with store.no_collection():
+        for cell in cells:
+            record = records.get(cell.run_id)
+            found.append(("end", "run", "done", float(record is not None), None, None))
+            if record is not None:
+                target = _target(cell, references.get(_unit(cell), []), records, best)
+                found += chain(numbers(record), _time_to(record, target, best), _gain_rate(record, best))
+            ends.append(len(found))
+        columns = dict(zip(MEASURE, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(MEASURE, ())
+        of_cell = np.repeat(np.arange(len(cells)), np.diff(ends, prepend=0))
+        table = frame.iloc[of_cell].reset_index(drop=True).assign(**columns)
+        return table[[*IDENTITY, *MEASURE, *levels]]
 
 
 def _unit(cell: Cell) -> Unit:
@@ -205,14 +213,44 @@ def levels_of(table: pd.DataFrame) -> list[str]:
 
 def planned(table: pd.DataFrame) -> pd.DataFrame:
     """One row for every cell of the table: `IDENTITY` and levels, finished or not."""
-    return table.loc[(table["suite"] == "run") & (table["metric"] == "done"), [*IDENTITY, *levels_of(table)]]
+    return measured(table, "run/done", "end")[[*IDENTITY, *levels_of(table)]]
 
 
 def measured(table: pd.DataFrame, metric: str, point: str) -> pd.DataFrame:
     """The rows of one `suite/metric` at one point that hold a number."""
     suite, _, name = metric.partition("/")
-    rows = table[(table["suite"] == suite) & (table["metric"] == name) & (table["point"] == point)]
+    if len(table) < MANY:
+        rows = table[(table["suite"] == suite) & (table["metric"] == name) & (table["point"] == point)]
+    else:
+        rows = table.take(_places(table).get((suite, name, point), np.empty(0, int)))
     return rows[rows["value"].notna()]
+
+
+MANY = 100_000  # rows, from which on it pays to look only once where each measure has its own
+_last: tuple[weakref.ref[pd.DataFrame], dict[tuple[str, str, str], np.ndarray]] | None = None
+
+
+def _places(table: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
+    """(suite, metric, point) -> where its rows are, in order. Kept for the table that was asked for last: a claim asks
+    for a dozen measures, an experiment has dozens of claims, and a table is never changed in place."""
+    global _last
+    if _last is not None and _last[0]() is table:
+        return _last[1]
+    code = np.zeros(len(table), np.int64)
+    names = []
+    for column in ("suite", "metric", "point"):
+        codes, values = pd.factorize(table[column])
+        names.append(values)
+        code = code * len(values) + codes
+    order = np.argsort(code, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
+    sizes = [len(values) for values in names]
+    found = {}
+    for group in groups:
+        at = np.unravel_index(code[group[0]], sizes)
+        found[tuple(str(values[i]) for values, i in zip(names, at, strict=True))] = group
+    _last = weakref.ref(table), found  # type: ignore[assignment]
+    return _last[1]  # type: ignore[index]
 
 
 def matching(frame: pd.DataFrame, selector: Mapping[str, Any]) -> pd.DataFrame:

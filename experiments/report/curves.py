@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from experiments.report.content import Arm, Content, Curve
 from experiments.report.figures import (
     MOST_LINES,
+    MOST_PAIRS,
     MOST_PANELS,
     Plan,
     curves_frame,
@@ -19,6 +20,7 @@ from experiments.report.figures import (
     left_out,
     style_axes,
     style_of,
+    thin,
 )
 from experiments.report.labels import end_labels, legend
 from experiments.report.panels import panels, shared, steps_below
@@ -39,8 +41,9 @@ def apart(content: Content) -> list[Plan]:
     shown = drawn_arms(content, MOST_PANELS)
     if not shown:
         return []
-    words = "Each arm by itself: its pairs (thin), their mean and its t interval of 95 % with base models as fixed"
-    words += " blocks" + f"; dashed, the mean of {REFERENCE}" * (_reference(shown) is not None) + "."
+    words = f"Each arm by itself: {thin((arm.curve for arm in shown), 'its')}, their mean and its t interval of 95 %"
+    words += " with base models as fixed blocks"
+    words += f"; dashed, the mean of {REFERENCE}" * (_reference(shown) is not None) + "."
     words += left_out(content, MOST_PANELS)
     return [Plan("arms", partial(_panels, content), _alt(content, shown), words, _frame(content, shown))]
 
@@ -115,7 +118,7 @@ def _panels(content: Content, width: float, colours: Mapping[str, str]) -> Figur
 def _panel(ax: Axes, arm: Arm, reference: Curve | None, colours: Mapping[str, str], colour: str, marker: str) -> None:
     style_axes(ax, colours)
     curve = arm.curve
-    for pair in curve.pairs:
+    for pair in curve.pairs[:MOST_PAIRS]:
         ax.plot(curve.steps, pair, color=colour, linewidth=0.6, alpha=0.45)
     ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
     if reference is not None and reference is not curve:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import table as tables
 from experiments.report import lines
 from experiments.report.content import Evaluation, missing
-from experiments.report.figures import Plan, hold
+from experiments.report.figures import MOST_PAIRS, Plan, hold
 from experiments.report.lines import MOST_LINES, Line
 from experiments.table import REFERENCE
 
@@ -103,7 +103,7 @@ def _draw(panel: Panel, title: str, ax: Axes, colours: Mapping[str, str], ends: 
     lines.scale(ax, panel.column, np.unique(np.concatenate([line.x for line in panel.lines])), colours)
     for line, (colour, marker) in zip(panel.lines, styles, strict=True):
         if len(panel.lines) <= FEW_LINES:
-            for pair in line.pairs:
+            for pair in line.pairs[:MOST_PAIRS]:
                 held = np.isfinite(pair)
                 ax.plot(line.x[held], pair[held], color=colours[colour], linewidth=0.6, alpha=0.35)
         lines.with_bars(ax, line, colours[colour], marker)

@@ -7,7 +7,7 @@ content and no date is written: two builds give the same bytes.
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ WIDE, NARROW, DPI = 7.6, 3.7, 160  # inches, dots an inch of a PNG
 LONGEST_ALT = 2000  # characters
 FARTHEST = 0.5  # of the span of means and pairs: how far beyond them intervals are drawn
 MOST_PANELS, MOST_LINES = 24, 16  # arms that are drawn each by itself, and together
+MOST_PAIRS = 24  # that are drawn beside their mean: a hundred thin lines are a blot, and take minutes
 PDF_DATES, NO_SOFTWARE = ("Creator", "Producer", "CreationDate"), {"Software": None}
 # variable of the page: on light, on dark. Figures are drawn in the light ones, and inside a page variables stand for
 # them. After Okabe and Ito (2008), made darker or lighter until each stands off its ground; markers tell arms apart.
@@ -188,6 +189,12 @@ def left_out(content: Content, most: int) -> str:
     """What a caption says of measured arms that are not drawn."""
     more = sum(len(arm.curve.steps) > 0 for arm in content.arms) - most
     return f" {most} arms are drawn; {more} more stand in the table of arms." if more > 0 else ""
+
+
+def thin(curves: Iterable[Curve], whose: str = "the") -> str:
+    """What a caption says of the pairs that are drawn."""
+    most = max((len(curve.pairs) for curve in curves), default=0)
+    return f"{whose} first {MOST_PAIRS} of {most} pairs (thin)" if most > MOST_PAIRS else f"{whose} pairs (thin)"
 
 
 def curves_frame(curves: Sequence[tuple[Mapping[str, Any], Curve]]) -> pd.DataFrame:

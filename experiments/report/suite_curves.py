@@ -11,6 +11,7 @@ from experiments import table as tables
 from experiments.report.content import Content, Curve, curve_of, missing
 from experiments.report.figures import (
     MARKERS,
+    MOST_PAIRS,
     MOST_PANELS,
     SERIES,
     Plan,
@@ -19,6 +20,7 @@ from experiments.report.figures import (
     hold,
     left_out,
     style_axes,
+    thin,
 )
 from experiments.report.labels import ROW, legend, legend_rows
 from experiments.report.panels import panels, steps_below
@@ -33,7 +35,8 @@ def plans(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[
     if len(names) < 2:
         return []
     metric = content.primary.partition("/")[2]
-    words = f"{metric} of each out-of-distribution suite over training: the pairs (thin), their mean and its t interval"
+    words = f"{metric} of each out-of-distribution suite over training: "
+    words += f"{thin(curve for _, curves in found for curve in curves.values())}, their mean and its t interval"
     words += f" of 95 % with base models as fixed blocks.{left_out(content, MOST_PANELS)}"
     ends = [
         f"{label}: {', '.join(f'{suite} {curve.mean[-1]:.2f}' for suite, curve in curves.items())}"
@@ -74,7 +77,7 @@ def _panel(ax: Axes, curves: Mapping[str, Curve], names: Sequence[str], colours:
         if name not in curves:
             continue
         curve, colour = curves[name], colours[SERIES[i % len(SERIES)]]
-        for pair in curve.pairs:
+        for pair in curve.pairs[:MOST_PAIRS]:
             ax.plot(curve.steps, pair, color=colour, linewidth=0.5, alpha=0.4)
         ax.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
         marker = MARKERS[i % len(MARKERS)]

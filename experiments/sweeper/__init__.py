@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra_plugins.paired_sweeper.forecast import describe
+from hydra_plugins.paired_sweeper.made_of import MADE_OF, made_of, verdicts
 from hydra_plugins.paired_sweeper.plan import Plan, make_plan
 from hydra_plugins.paired_sweeper.progress import Monitor, named
 from joblib import effective_n_jobs
@@ -244,7 +245,17 @@ class PairedSweeper(Sweeper):
     def _report(
         self, plan: Plan, experiment: ExperimentConfig, claims: list[Claim], missing: dict[str, str], console: Console
     ) -> None:
-        """The experiment's report and claim table, or a line a run where there is no experiment."""
+        """The experiment's report and claim table, or a line a run where there is no experiment.
+
+        What was reported already is not reported again, unless that is what is asked for (plan=report).
+        """
+        assert self.config is not None
+        if experiment.name is not None:
+            out = plan.root / "reports" / experiment.name
+            of = made_of(plan, experiment, claims, missing, self.config.figures, command(of_matter=True))
+            if self.config.plan == "run" and (judged := verdicts(out, of)) is not None:
+                self._say(judged, out, console)
+                return
         records = store.records(plan.root, plan.configs)
         if experiment.name is None:
             for cell in plan.cells:
@@ -253,10 +264,8 @@ class PairedSweeper(Sweeper):
             return
         if not records:
             return
-        assert self.config is not None
         from experiments import report
 
-        out = plan.root / "reports" / experiment.name
         judged = report.build(
             experiment.name,
             experiment.title,
@@ -277,8 +286,14 @@ class PairedSweeper(Sweeper):
             from experiments import tracking_report
 
             tracking_report.mirror(tracking, plan.root, experiment.name, judged, out, plan.evaluation)
+        store.write_atomic(out / MADE_OF, of)
+        self._say(judged, out, console)
+
+    def _say(self, judged: list[dict[str, Any]], out: Path, console: Console) -> None:
+        from experiments.report import claim_table
+
         if judged:
-            console.print(report.claim_table(judged))
+            console.print(claim_table(judged))
         console.print(f"report: {out / 'index.html'}")
 
 

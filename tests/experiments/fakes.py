@@ -53,6 +53,8 @@ def fake_build(
     )
     store.write_atomic(out / "command", command)
     store.write_atomic(out / "config.yaml", config_yaml)
+    store.write_atomic(out / "index.html", "")
+    store.write_atomic(out / "claims.json", "[]")
     return []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import UserError, pipeline, run, store
+from experiments import UserError, pipeline, report, run, store
 from experiments.config import validate
 from tests.experiments import fakes
 
@@ -87,6 +87,28 @@ def test_a_rerun_does_no_work(cli, monkeypatch):
     assert "4 done, 0 to do" in out
     assert "preparing" not in out
     assert "report: " in out
+
+
+def test_a_report_is_made_again_only_where_something_is_new(cli, monkeypatch):
+    made = []
+    build = report.build
+    monkeypatch.setattr(report, "build", lambda *given, **named: made.append(given[0]) or build(*given, **named))
+    cli(*TWO_ARMS)
+    assert cli(*TWO_ARMS)[0] == 0 and len(made) == 1
+    cli(*TWO_ARMS, "plan=report")  # asked for
+    cli(*TWO_ARMS)
+    assert len(made) == 2
+    cli(*TWO_ARMS, "figures=paper")  # to be told otherwise
+    assert len(made) == 3
+    cli(*TWO_ARMS, "tracking=offline", "plan=run")
+    assert len(made) == 4
+    folder = Path("runs", runs_of("runs")[0])
+    store.finish(folder, json.loads((folder / "record.json").read_text()) | {"status": "another"})
+    cli(*TWO_ARMS, "tracking=offline")
+    assert len(made) == 5
+    Path("runs/reports/quickstart/index.html").unlink()
+    cli(*TWO_ARMS, "tracking=offline")
+    assert len(made) == 6
 
 
 def test_only_what_is_new_is_run(cli):
