@@ -42,7 +42,7 @@ def describe_power(
     parts = [part for claim in claims for part in expand(claim, plan) if part.not_comparable is None]
     if not parts:
         return ""
-    table = tables.runs_table(cells, records, best)
+    table = _table(parts, cells, records, best)
     level = 1 - statistics.ALPHA / len(parts)
     head = f"what the claims can show ({statistics.POWER:.0%} power, {100 * level:.4g} % intervals):"
     return "\n".join(
@@ -63,13 +63,21 @@ def pairs_wanted(
     """
     plan = tables.cells_frame(cells)
     parts = [part for claim in claims for part in expand(claim, plan) if part.not_comparable is None]
-    table = tables.runs_table(cells, records, best)
+    table = _table(parts, cells, records, best)
     found = []
     for part in parts:
         spread = _spread(part, plan, table, best, 1 - statistics.ALPHA / len(parts))
         if isinstance(spread, Spread) and (needed := spread.needed(part, _effects(part)[0][0])):
             found.append(needed)
     return max(found, default=None)
+
+
+def _table(
+    parts: Sequence[Claim], cells: Sequence[tables.Cell], records: Mapping[str, Mapping[str, Any]], best: tables.Best
+) -> pd.DataFrame:
+    """What these claims are judged by, which of ten thousand runs is a sixth of all numbers."""
+    asked = {metric.partition("/")[0] for part in parts for metric in (part.metric, part.control_at[0])}
+    return tables.runs_table(cells, records, best, suites={*asked, best.suite, tables.ITEMS})
 
 
 @dataclass(frozen=True)

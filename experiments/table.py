@@ -17,7 +17,7 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
 import io
 import lzma
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -68,7 +68,11 @@ def cells_frame(cells: Iterable[Cell]) -> pd.DataFrame:
 
 
 def runs_table(
-    cells: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: Best, reference: str = REFERENCE
+    cells: Sequence[Cell],
+    records: Mapping[str, Mapping[str, Any]],
+    best: Best,
+    reference: str = REFERENCE,
+    suites: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """All numbers of an experiment in long form.
 
@@ -77,6 +81,7 @@ def runs_table(
         records: the records of the finished runs by run id.
         best: the validation metric and its direction, as in `evaluation.best`.
         reference: the arm whose best validation score others are timed to.
+        suites: what of the evaluation is wanted; None: all.
     """
     frame = cells_frame(cells)
     levels = [name for name in frame.columns if name not in IDENTITY]
@@ -92,10 +97,10 @@ def runs_table(
             found.append(("end", "run", "done", float(record is not None), None, None))
             if record is not None:
                 target = _target(cell, references.get(_unit(cell), []), records, best)
-                found += chain(numbers(record), _time_to(record, target, best), _gain_rate(record, best))
+                found += chain(numbers(record, suites), _time_to(record, target, best), _gain_rate(record, best))
             ends.append(len(found))
         columns = dict(zip(MEASURE, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(MEASURE, ())
-        of_cell = np.repeat(np.arange(len(cells)), np.diff(ends, prepend=0))
+        of_cell = np.repeat(np.arange(len(cells)), np.diff(np.array(ends, int), prepend=0))
         table = frame.iloc[of_cell].reset_index(drop=True).assign(**columns)
         return table[[*IDENTITY, *MEASURE, *levels]]
 
@@ -104,19 +109,20 @@ def _unit(cell: Cell) -> Unit:
     return cell.seeds.get("pair"), cell.seeds.get("base")
 
 
-def numbers(record: Mapping[str, Any]) -> Iterable[tuple]:
-    """What one record says by itself, as tuples of `MEASURE`."""
-    yield from _metrics(record)
-    yield from _facts(record)
+def numbers(record: Mapping[str, Any], suites: Collection[str] | None = None) -> Iterable[tuple]:
+    """What one record says by itself, as tuples of `MEASURE`; of the evaluation only of `suites`, None for all."""
+    return chain(_metrics(record, suites), _facts(record))
 
 
-def _metrics(record: Mapping[str, Any]) -> Iterable[tuple]:
+def _metrics(record: Mapping[str, Any], wanted: Collection[str] | None) -> Iterable[tuple]:
     points = {"step:0": {"step": 0, "tokens": 0}, **record["points"]}
     points["best_val"] = points.get(f"step:{record['best_val_step']}", {})
     points["end"] = max(record["points"].values(), key=lambda point: point["step"], default={})
     for point, suites in record["metrics"].items():
         tokens = points.get(point, {}).get("tokens")
         for suite, metrics in suites.items():
+            if wanted is not None and suite not in wanted:
+                continue
             for metric, cell in metrics.items():
                 yield point, suite, metric, cell["value"], cell.get("n"), tokens
 
@@ -221,18 +227,26 @@ def measured(table: pd.DataFrame, metric: str, point: str) -> pd.DataFrame:
     suite, _, name = metric.partition("/")
     if len(table) < MANY:
         rows = table[(table["suite"] == suite) & (table["metric"] == name) & (table["point"] == point)]
-    else:
-        rows = table.take(_places(table).get((suite, name, point), np.empty(0, int)))
-    return rows[rows["value"].notna()]
+        return rows[rows["value"].notna()]
+    places = _places(table)
+    if not isinstance(found := places.get((suite, name, point), NOWHERE), pd.DataFrame):
+        rows = table.take(found)
+        found = places[suite, name, point] = rows[rows["value"].notna()]
+    return found.copy(deep=False)
 
 
 MANY = 100_000  # rows, from which on it pays to look only once where each measure has its own
-_last: tuple[weakref.ref[pd.DataFrame], dict[tuple[str, str, str], np.ndarray]] | None = None
+NOWHERE = np.empty(0, int)
+Places = dict[tuple[str, str, str], np.ndarray | pd.DataFrame]
+_last: tuple[weakref.ref[pd.DataFrame], Places] | None = None
 
 
-def _places(table: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
-    """(suite, metric, point) -> where its rows are, in order. Kept for the table that was asked for last: a claim asks
-    for a dozen measures, an experiment has dozens of claims, and a table is never changed in place."""
+def _places(table: pd.DataFrame) -> Places:
+    """(suite, metric, point) -> where its rows are, in order, or the rows once they were asked for.
+
+    Kept for the table that was asked for last: a claim asks for a dozen measures, an experiment has dozens of claims,
+    and a table is never changed in place.
+    """
     global _last
     if _last is not None and _last[0]() is table:
         return _last[1]
@@ -243,14 +257,12 @@ def _places(table: pd.DataFrame) -> dict[tuple[str, str, str], np.ndarray]:
         names.append(values)
         code = code * len(values) + codes
     order = np.argsort(code, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(code[order])) + 1)
-    sizes = [len(values) for values in names]
-    found = {}
-    for group in groups:
-        at = np.unravel_index(code[group[0]], sizes)
-        found[tuple(str(values[i]) for values, i in zip(names, at, strict=True))] = group
-    _last = weakref.ref(table), found  # type: ignore[assignment]
-    return _last[1]  # type: ignore[index]
+    found: Places = {}
+    for group in np.split(order, np.flatnonzero(np.diff(code[order])) + 1):
+        suite, metric, point = np.unravel_index(code[group[0]], [len(values) for values in names])
+        found[str(names[0][suite]), str(names[1][metric]), str(names[2][point])] = group
+    _last = weakref.ref(table), found
+    return found
 
 
 def matching(frame: pd.DataFrame, selector: Mapping[str, Any]) -> pd.DataFrame:
@@ -262,15 +274,42 @@ def matching(frame: pd.DataFrame, selector: Mapping[str, Any]) -> pd.DataFrame:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             chosen = pd.to_numeric(column, errors="coerce") == value
         else:
-            chosen = column.astype(str) == str(value)
+            chosen = (column if column.dtype == "str" else column.astype(str)) == str(value)
         frame = frame[chosen]
     return frame
 
 
 def write(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Write `runs.csv` and return it as anyone will read it; what is judged is what was written."""
-    store.write_atomic(path, table.to_csv(index=False, lineterminator="\n"))
+    store.write_atomic(path, csv_of(table))
     return read(path)
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """What DataFrame.to_csv(index=False, lineterminator="\n") gives, in a third of the time.
+
+    A column's texts are made once for each of its values, of which most columns have few.
+    """
+    columns = []
+    for name in table.columns:
+        column = table[name]
+        if column.dtype == "float64":  # by their bits: 0.0 and -0.0 are equal, and are written apart
+            codes, values = pd.factorize(column.to_numpy().view(np.int64))
+            texts = [repr(value) if value == value else "" for value in values.view(np.float64).tolist()]
+        elif column.dtype in ("int64", "str"):
+            codes, values = pd.factorize(column)
+            texts = [*map(_cell, values.tolist()), ""]  # -1, the code of what is missing, is the last
+        else:  # values that are equal and not the same, as 1 and True
+            codes = np.arange(len(column))
+            texts = ["" if gone else _cell(value) for value, gone in zip(column, column.isna(), strict=True)]
+        columns.append(np.array(texts, object)[codes])
+    head = ",".join(_cell(name) for name in table.columns)
+    return "\n".join([head, *map(",".join, zip(*columns, strict=True)), ""])
+
+
+def _cell(value: Any) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -159,3 +159,39 @@ def test_values_that_are_no_numbers_are_not_measured():
     table = runs_table([a], {a.run_id: made}, BEST)
     assert measured(table, "ood/em", "end").empty
     assert value(table, "full", "ood/em", "best_val") == 0.4
+
+
+def test_a_large_table_is_looked_through_once_with_the_same_result(monkeypatch, tmp_path):
+    cells, records = quickstart(pairs=2)
+    for table in (
+        runs_table(cells, records, BEST),
+        tables.write(tmp_path / "runs.csv", runs_table(cells, records, BEST)),
+    ):
+        asked = table[["suite", "metric", "point"]].drop_duplicates().itertuples(index=False, name=None)
+        measures = [(f"{suite}/{metric}", point) for suite, metric, point in asked] + [("no/such", "end")]
+        plain = [measured(table, *measure) for measure in measures], planned(table)
+        monkeypatch.setattr(tables, "MANY", 0)
+        indexed = [measured(table, *measure) for measure in measures], planned(table)
+        part = table[table["arm"] == "full"]  # another table has places of its own
+        own = measured(part, "ood/em", "best_val")
+        monkeypatch.undo()
+        assert len(measures) > 50
+        for before, after in zip([*plain[0], plain[1]], [*indexed[0], indexed[1]], strict=True):
+            pd.testing.assert_frame_equal(before, after)
+        pd.testing.assert_frame_equal(own, measured(part, "ood/em", "best_val"))
+
+
+def test_a_table_is_written_as_pandas_would(tmp_path):
+    odd = pd.DataFrame(
+        {
+            "text": ['x,"y', "", None, "l\nm", "plain"],
+            "float": [0.0, -0.0, float("nan"), 1e-300, 0.1],
+            "infinite": [float("inf"), float("-inf"), 1e22, 1 / 3, 2.0],
+            "mixed": [1, True, None, "a,b", 1.0],
+            "whole": [1, -2, 3, 10**12, 0],
+            "flag": [True, False, True, True, False],
+        }
+    )
+    cells, records = quickstart(pairs=2)
+    for table in (odd, odd.iloc[:0], runs_table(cells, records, BEST), runs_table([], {}, BEST)):
+        assert tables.csv_of(table) == table.to_csv(index=False, lineterminator="\n")
