@@ -101,8 +101,9 @@ def runs_table(
             ends.append(len(found))
         columns = dict(zip(MEASURE, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(MEASURE, ())
         of_cell = np.repeat(np.arange(len(cells)), np.diff(np.array(ends, int), prepend=0))
-        table = frame.iloc[of_cell].reset_index(drop=True).assign(**columns)
-        return table[[*IDENTITY, *MEASURE, *levels]]
+        of_cells = {name: frame[name].array.take(of_cell) for name in (*IDENTITY, *levels)}
+        data = {name: of_cells[name] if name in of_cells else columns[name] for name in (*IDENTITY, *MEASURE, *levels)}
+        return pd.DataFrame(data, copy=False)
 
 
 def _unit(cell: Cell) -> Unit:
