@@ -30,7 +30,7 @@ WIDE, NARROW, DPI = 7.6, 3.7, 160  # inches, dots an inch of a PNG
 LONGEST_ALT = 2000  # characters
 FARTHEST = 0.5  # of the span of means and pairs: how far beyond them intervals are drawn
 MOST_PANELS, MOST_LINES = 24, 16  # arms that are drawn each by itself, and together
-MOST_PAIRS = 24  # that are drawn beside their mean: a hundred thin lines are a blot, and take minutes
+MOST_PAIRS = 12  # that are drawn beside their mean: a hundred thin lines are a blot, and take minutes
 PDF_DATES, NO_SOFTWARE = ("Creator", "Producer", "CreationDate"), {"Software": None}
 # variable of the page: on light, on dark. Figures are drawn in the light ones, and inside a page variables stand for
 # them. After Okabe and Ito (2008), made darker or lighter until each stands off its ground; markers tell arms apart.
