@@ -6,11 +6,11 @@ import os
 import shutil
 
 import pytest
-from runs import run as do_run
 
 from experiments import exchange, store, store_verify
 from experiments.config import RESULTS_VERSION, config_hash, run_id, validate
 from experiments.run import execute
+from tests.experiments.runs import run as do_run
 
 
 @pytest.fixture
