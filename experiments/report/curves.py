@@ -16,11 +16,11 @@ from experiments.report.figures import (
     Plan,
     curves_frame,
     drawn_arms,
+    drawn_pairs,
     hold,
     left_out,
     style_axes,
     style_of,
-    thin,
 )
 from experiments.report.labels import end_labels, legend
 from experiments.report.panels import panels, shared, steps_below
@@ -41,7 +41,8 @@ def apart(content: Content) -> list[Plan]:
     shown = drawn_arms(content, MOST_PANELS)
     if not shown:
         return []
-    words = f"Each arm by itself: {thin((arm.curve for arm in shown), 'its')}, their mean and its t interval of 95 %"
+    pairs = drawn_pairs((arm.curve.pairs for arm in shown), "its")
+    words = f"Each arm by itself: {pairs} (thin), their mean and its t interval of 95 %"
     words += " with base models as fixed blocks"
     words += f"; dashed, the mean of {REFERENCE}" * (_reference(shown) is not None) + "."
     words += left_out(content, MOST_PANELS)

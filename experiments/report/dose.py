@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments import table as tables
 from experiments.report import lines
 from experiments.report.content import Evaluation, missing
-from experiments.report.figures import MOST_PAIRS, Plan, hold
+from experiments.report.figures import MOST_PAIRS, Plan, drawn_pairs, hold
 from experiments.report.lines import MOST_LINES, Line
 from experiments.table import REFERENCE
 
@@ -75,7 +75,8 @@ def plans(table: pd.DataFrame, evaluation: Evaluation) -> list[Plan]:
     words = f"{evaluation.primary} at the best validation point over each number that was varied: means over pairs with"
     words += " t intervals of 95 %, base models as fixed blocks"
     words += " (cut where they reach far beyond)"
-    words += "; thin, the pairs" * any(len(panel.lines) <= FEW_LINES for panel in found) + "."
+    thin = [line.pairs for panel in found if len(panel.lines) <= FEW_LINES for line in panel.lines]
+    words += f"; thin, {drawn_pairs(thin)}" * bool(thin) + "."
     for panel in found:
         if panel.left_out:
             words += f" Along {panel.column} the {MOST_LINES} lines with most levels are drawn, and {panel.left_out}"

@@ -191,10 +191,10 @@ def left_out(content: Content, most: int) -> str:
     return f" {most} arms are drawn; {more} more stand in the table of arms." if more > 0 else ""
 
 
-def thin(curves: Iterable[Curve], whose: str = "the") -> str:
-    """What a caption says of the pairs that are drawn."""
-    most = max((len(curve.pairs) for curve in curves), default=0)
-    return f"{whose} first {MOST_PAIRS} of {most} pairs (thin)" if most > MOST_PAIRS else f"{whose} pairs (thin)"
+def drawn_pairs(pairs: Iterable[np.ndarray], whose: str = "the") -> str:
+    """What a caption says of the pairs that are drawn, given those of each curve."""
+    most = max(map(len, pairs), default=0)
+    return f"{whose} first {MOST_PAIRS} of {most} pairs" if most > MOST_PAIRS else f"{whose} pairs"
 
 
 def curves_frame(curves: Sequence[tuple[Mapping[str, Any], Curve]]) -> pd.DataFrame:

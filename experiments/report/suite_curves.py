@@ -17,10 +17,10 @@ from experiments.report.figures import (
     Plan,
     curves_frame,
     drawn_arms,
+    drawn_pairs,
     hold,
     left_out,
     style_axes,
-    thin,
 )
 from experiments.report.labels import ROW, legend, legend_rows
 from experiments.report.panels import panels, steps_below
@@ -36,7 +36,8 @@ def plans(content: Content, table: pd.DataFrame, suites: Sequence[str]) -> list[
         return []
     metric = content.primary.partition("/")[2]
     words = f"{metric} of each out-of-distribution suite over training: "
-    words += f"{thin(curve for _, curves in found for curve in curves.values())}, their mean and its t interval"
+    words += drawn_pairs(curve.pairs for _, curves in found for curve in curves.values())
+    words += " (thin), their mean and its t interval"
     words += f" of 95 % with base models as fixed blocks.{left_out(content, MOST_PANELS)}"
     ends = [
         f"{label}: {', '.join(f'{suite} {curve.mean[-1]:.2f}' for suite, curve in curves.items())}"
