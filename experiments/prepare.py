@@ -1,13 +1,11 @@
 """What runs share and must exist before them: base models and reward models, each built once, side by side."""
 
 import functools
-import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import joblib
 
 from curate import UserError, microworld
 from curate.example import column, render
@@ -16,7 +14,16 @@ from curate.reading import HUB
 from curate.text import load_stories
 
 from . import workers
-from .config import RESULTS_VERSION, Config, content_hash, data_root, fingerprint, reward_essence, trains_reward_model
+from .config import (
+    RESULTS_VERSION,
+    Config,
+    content_hash,
+    data_root,
+    fingerprint,
+    reward_essence,
+    run_id,
+    trains_reward_model,
+)
 from .store import cached_folder
 
 KNOWS = "cloze"  # the suite of what a base model knows
@@ -219,25 +226,68 @@ def pairs_sources(config: Config) -> list[str]:
     return [companion(config, key, name) for key, name in given.items() if name]
 
 
-def prepare(configs: Sequence[Config], jobs: int, progress: Callable[[str], None]) -> None:
-    """Build the distinct base models of `configs`, then their reward models, `jobs` at a time, saying how it goes."""
-    # all bases first: a reward model whose base is still at work waits for it, while its neighbours are built
-    tasks = [task for stage in stages(configs) for task in stage]
-    if not tasks:
-        return
-    folder = _models(configs[0]) / "progress"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    workers.own_workers()
-    files = [folder / str(i) for i in range(len(tasks))]
+def ahead(configs: Mapping[str, Config]) -> list[str]:
+    """The ids of the fewest of those runs whose `build` leaves nothing for the others to build, in a good order.
+
+    First a base model each, with one reward model of its own, then further reward models of the same bases: so nobody
+    waits for a base that is still at work.
+    """
+    lacking: dict[tuple[Path, ...], str] = {}
+    for name, config in configs.items():
+        shared = [base_folder(config)] if config.model.kind != "hf" else []
+        shared += [reward_folder(config)] if trains_reward_model(config) else []
+        lacking.setdefault(tuple(folder for folder in shared if not folder.is_dir()), name)
+    first: list[str] = []
+    covered: set[Path] = set()
+    for part in (slice(1), slice(None)):
+        for folders in sorted(lacking, key=len, reverse=True):
+            if not covered.issuperset(folders[part]):
+                first.append(lacking[folders])
+                covered.update(folders)
+    return first
+
+
+def build(config: Config) -> str | None:
+    """Build what this run shares with others and what is not there; returns the error as one line, if there is one.
+
+    How it goes can be read meanwhile where `told` looks.
+    """
+    import torch
+
+    from experiments.run import one_line
+
+    news = _news(config)
+
+    def say(text: str) -> None:
+        news.write_text(text)
+
+    workers.watch_parent()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same model, bit for bit, whoever builds it
+    try:
+        build_base(config, say)
+        if trains_reward_model(config):
+            build_reward(config, say)
+    except Exception as error:
+        say(f"{one_line(error)}; the runs that need it try it themselves")
+        return one_line(error)
+    finally:
+        torch.set_num_threads(threads)
+    return None
+
+
+@contextmanager
+def told(configs: Sequence[Config], progress: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `progress` hears what `build` says of these configs, in whichever process."""
+    files = [_news(config) for config in configs]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
     done = threading.Event()
     reader = threading.Thread(target=_read_out, args=(files, done, progress), daemon=True)
     reader.start()
     try:
-        joblib.Parallel(n_jobs=jobs)(
-            joblib.delayed(_build_quietly)(build, config, file)
-            for (build, config), file in zip(tasks, files, strict=True)
-        )
+        yield
     finally:
         done.set()
         reader.join()
@@ -263,12 +313,8 @@ def _read_out(files: list[Path], done: threading.Event, progress: Callable[[str]
                 progress(text)
 
 
-def _build_quietly(build: Callable[..., Path], config: Config, file: Path) -> None:
-    import torch
-
-    workers.watch_parent()
-    torch.set_num_threads(1)
-    build(config, file.write_text)
+def _news(config: Config) -> Path:
+    return _models(config) / "progress" / run_id(config)
 
 
 def _models(config: Config) -> Path:

@@ -31,7 +31,7 @@ from typing import Any
 import hydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
-from hydra_plugins.paired_sweeper import PairedSweeper, interrupted
+from hydra_plugins.paired_sweeper import PREPARE, PairedSweeper, interrupted
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -48,7 +48,12 @@ Plugins.instance().register(PairedSweeper)  # Hydra's own discovery misses packa
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> dict[str, Any]:
-    """One job = one run."""
+    """One job = one run, or what the sweep asks for ahead of the runs: the models that they share."""
+    if cfg.plan == PREPARE:
+        from experiments import prepare
+
+        config = validate(cfg)
+        return workers.outcome(run_id(config), prepare.build(config))
     experiment = validate_experiment(cfg)
     return execute(validate(cfg), experiment.name, experiment.claims)
 

@@ -61,6 +61,11 @@ def pretrain(
     model.train()
     while state["passed_at"] is None or state["step"] < state["passed_at"] + settings.cooldown:
         step = state["step"]
+        if state["passed_at"] is None and step >= settings.max_steps and step % settings.probe_every == 0:
+            raise UserError(
+                f"model.max_steps: the base of seed {seed} has not learnt its text after {step} steps"
+                f" (probe {_probe(model, tokenizer, probe)}); raise model.max_steps or choose another seed.base"
+            )
         tokens = state["left"]
         need = settings.batch * settings.length
         while len(tokens) < need:
@@ -81,14 +86,9 @@ def pretrain(
         if step % settings.probe_every == 0:
             found = _probe(model, tokenizer, probe)
             report(step, {"loss": float(loss.detach()), **found})
-            if state["passed_at"] is None:
-                if all(found[band] >= bar for band, bar in settings.pass_at.items()):
-                    state["passed_at"] = step
-                elif step >= settings.max_steps:
-                    raise UserError(
-                        f"model.max_steps: the base of seed {seed} has not learnt its text after {step} steps"
-                        f" (probe {found}); raise model.max_steps or choose another seed.base"
-                    )
+            passed = all(found[band] >= bar for band, bar in settings.pass_at.items())
+            if state["passed_at"] is None and passed:
+                state["passed_at"] = step
         if step % settings.checkpoint_every == 0:
             state["seconds"] = before + time.perf_counter() - started
             checkpoints.save(checkpoint, model, optimizer, {**state, "rng": rng.getstate()})

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ ConfigStore.instance().store(
 
 WIDTH = 120  # of tables where there is no terminal to ask
 PLANS = ("run", "only", "report")
+PREPARE = "prepare"  # the plan of a job that the sweep puts before its runs
 FIGURES = ("page", "paper")
 
 
@@ -94,7 +96,7 @@ class PairedSweeper(Sweeper):
         if not missing or self.config.plan != "run":
             return {}
         try:
-            return self._run(plan, missing, jobs, console)
+            return self._run(plan, missing, console)
         except BaseException as error:
             if not interrupted(error):
                 raise
@@ -135,19 +137,24 @@ class PairedSweeper(Sweeper):
         n_jobs = OmegaConf.select(self.config, "hydra.launcher.n_jobs")
         return effective_n_jobs(n_jobs) if n_jobs else 1
 
-    def _run(self, plan: Plan, missing: list[str], jobs: int, console: Console) -> dict[str, dict[str, Any]]:
-        """Build what the missing runs share, then launch them; returns the outcomes of `experiments.run.execute`."""
+    def _run(self, plan: Plan, missing: list[str], console: Console) -> dict[str, dict[str, Any]]:
+        """Launch the missing runs, and before them what they share; returns the outcomes of `experiments.run.execute`.
+
+        On this machine both stand in one queue, what is shared at its head: no process idles while the last base
+        model is at work.
+        """
         from experiments import prepare
 
         workers.own_workers()
-        configs = [plan.configs[run_id] for run_id in missing]
+        configs = {run_id: plan.configs[run_id] for run_id in missing}
+        first: list[str] = []
         if self.cluster:
             check_cluster()
-            cluster.prepare(configs, self.cluster, console.print)
+            cluster.prepare(list(configs.values()), self.cluster, console.print)
         else:
-            prepare.prepare(configs, jobs, console.print)
-        with Monitor(plan, missing, console):
-            outcomes = self._launch_all(plan, missing)
+            first = prepare.ahead(configs)
+        with prepare.told([configs[run_id] for run_id in first], console.print), Monitor(plan, missing, console):
+            outcomes = self._launch_all(plan, missing, first)
             for _ in range(plan.configs[missing[0]].survival.retries):
                 # what the user has to mend fails again, and so does a loss that left the finite numbers
                 again = [i for i, one in outcomes.items() if one["error"] and not one["mistake"] and not one["certain"]]
@@ -157,26 +164,31 @@ class PairedSweeper(Sweeper):
                 outcomes |= self._launch_all(plan, again)
         return outcomes
 
-    def _launch_all(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
-        """The outcomes of all of `run_ids`, be it that workers are killed."""
+    def _launch_all(self, plan: Plan, run_ids: list[str], first: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """The outcomes of all of `run_ids`, be it that workers are killed; `first`: as in `_launch`."""
         outcomes: dict[str, dict[str, Any]] = {}
         batches = [run_ids]
         while batches:
             batch, began = batches.pop(0), time.time()
             try:
-                outcomes |= self._launch(plan, batch)
+                outcomes |= self._launch(plan, batch, first)
             except Exception as error:
                 if not killed(error):
                     raise
                 # A worker was killed, most likely for its memory, and took the whole launch with it. What was not
                 # yet begun is launched again, and then what was under way, one at a time: which one it was shows.
                 over, begun = self._after_death(plan, batch, began)
+                if not (over or begun or first):  # killed before it began: nothing can be run
+                    mend = "its processes are killed when they start; free memory or lower it"
+                    raise UserError(f"hydra.launcher.n_jobs: {mend}") from error
                 outcomes |= over
                 left = [run_id for run_id in batch if run_id not in over and run_id not in begun]
                 batches = [*([left] if left else []), *([run_id] for run_id in begun), *batches]
+            first = ()  # what is still not built then is built by the run that needs it
         return outcomes
 
-    def _launch(self, plan: Plan, run_ids: list[str]) -> dict[str, dict[str, Any]]:
+    def _launch(self, plan: Plan, run_ids: list[str], first: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The outcomes of `run_ids`, which wait behind jobs that build what the runs `first` share with others."""
         assert self.hydra_context is not None
         assert self.config is not None
         if self.cluster:
@@ -187,9 +199,10 @@ class PairedSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
-        returns = launcher.launch([plan.overrides[run_id] for run_id in run_ids], initial_job_idx=0)
+        before = [[*plan.overrides[run_id], f"plan={PREPARE}"] for run_id in first]
+        returns = launcher.launch(before + [plan.overrides[run_id] for run_id in run_ids], initial_job_idx=0)
         outcomes = {}
-        for run_id, job in zip(run_ids, returns, strict=True):
+        for run_id, job in zip(run_ids, returns[len(before) :], strict=True):
             value = job._return_value  # `return_value` prints a traceback for a failed job
             outcomes[run_id] = (
                 value if isinstance(value, dict) else workers.outcome(run_id, f"{type(value).__name__}: {value}")
@@ -214,8 +227,6 @@ class PairedSweeper(Sweeper):
                 over[run_id] = workers.outcome(run_id, error, certain=True)  # tried alone already
             else:
                 begun.append(run_id)
-        if not over and not begun:  # killed before it began: nothing can be run
-            raise UserError("hydra.launcher.n_jobs: its processes are killed when they start; free memory or lower it")
         return over, begun
 
     def _missing(self, plan: Plan, outcomes: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -36,7 +36,8 @@ class Monitor:
         self.live = console.is_terminal and not console.is_dumb_terminal
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._began, self._began_clock = time.monotonic(), time.time()
+        self._began: float | None = None  # the first run; the models made before it say nothing of the time left
+        self._began_clock = time.time()
         self._over: dict[str, str] = {}  # run id -> the file that says so, once it has been reported
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
@@ -71,6 +72,8 @@ class Monitor:
                 over[run_id] = ended
             elif self._begun(run_id):
                 under_way[run_id] = self._point(run_id)
+        if self._began is None and (over or under_way):
+            self._began = time.monotonic()
         shares = sum(share(self.plan.configs[run_id], point) for run_id, point in under_way.items() if point)
         left = self._left(len(over) + shares) if len(over) < len(self.missing) else ""
         if self.live:
@@ -107,7 +110,7 @@ class Monitor:
 
     def _left(self, done: float) -> str:
         """`done`: runs that are over, with the shares of those under way."""
-        if not done:
+        if not done or self._began is None:
             return ""
         seconds = (time.monotonic() - self._began) / done * (len(self.missing) - done)
         return f"about {round(seconds / 60)} min left" if seconds >= 90 else f"about {max(1, round(seconds))} s left"

@@ -104,7 +104,8 @@ def main() -> None:
     torch.set_num_threads(1)
     common = ("noise=mixture", "noise.rate=0.5", f"arm={options.arm}", "seed.base=0")
     first = composed(*common, f"store.root={options.store}")
-    prepare.prepare([first], 1, lambda said: print(said, file=sys.stderr))
+    with prepare.told([first], lambda said: print(said, file=sys.stderr)):
+        prepare.build(first)
     top = peak()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -260,15 +260,33 @@ def test_answers_that_move_apart_have_moved(make, nats, enough):
             measuring.check_moved(items, suites)
 
 
-def test_the_bases_of_an_experiment_are_built_once_side_by_side(make, tmp_path):
+def test_what_runs_share_is_built_first_and_said(make, tmp_path):
+    asked_for = [(arm, pair) for pair in (0, 1) for arm in ("full", "filtered", "random")]
+    runs = {f"{a} {p}": make(f"arm={a}", f"seed.pair={p}", f"store.root={tmp_path}") for a, p in asked_for}
+    other = {"other": make("arm=filtered", "seed.pair=0", "model.reward.lr=1e-4", f"store.root={tmp_path}")}
+    assert prepare.ahead({**other, **runs}) == ["other", "filtered 1", "filtered 0"]  # each base once, then the rest
+    first = prepare.ahead(runs)
+    assert first == ["filtered 0", "filtered 1"]
     heard = []
-    configs = [make(f"arm={a}", f"seed.pair={p}", f"store.root={tmp_path}") for a in ("full", "random") for p in (0, 1)]
-    prepare.prepare(configs, 2, heard.append)
-    built = sorted(p.name for p in (tmp_path / "cache" / "models").glob("base-*") if p.is_dir())
-    assert len(built) == 2
-    assert not list((tmp_path / "cache" / "models").glob("*.part"))
-    for config in configs:
+    with prepare.told([runs[name] for name in first], heard.append):
+        assert [prepare.build(runs[name]) for name in first] == [None, None]
+    assert any(said.startswith("reward model: pairwise accuracy") for said in heard)
+    for config in runs.values():
         assert (prepare.base_folder(config) / "model.safetensors").exists()
+    assert not list((tmp_path / "cache" / "models").glob("*.part"))
+    assert prepare.ahead(runs) == []
+    assert prepare.ahead(other) == ["other"]
+
+
+def test_what_cannot_be_built_is_said_and_left_to_the_runs(make, monkeypatch):
+    def fails(config, say):
+        raise prepare.UserError("model.max_steps: too few;\nraise it")
+
+    monkeypatch.setattr(prepare, "build_base", fails)
+    heard = []
+    with prepare.told([make()], heard.append):
+        assert prepare.build(make()) == "model.max_steps: too few; raise it"
+    assert heard == ["model.max_steps: too few; raise it; the runs that need it try it themselves"]
 
 
 @pytest.mark.parametrize(

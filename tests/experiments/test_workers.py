@@ -66,13 +66,18 @@ def test_the_next_sweep_ends_workers_that_had_not_begun_to_watch(tmp_path):
     assert wait_for(lambda: not any(map(psutil.pid_exists, pids)))
 
 
-def test_the_prepare_stage_watches_too(monkeypatch, tmp_path):
+def test_who_builds_a_base_model_watches_too(monkeypatch, composed, tmp_path):
     from experiments import prepare
+    from experiments.config import validate
 
     watched = []
     monkeypatch.setattr(prepare.workers, "watch_parent", lambda: watched.append(True))
-    prepare._build_quietly(lambda config, say: say("built"), None, tmp_path / "progress")
-    assert watched == [True] and (tmp_path / "progress").read_text() == "built"
+    monkeypatch.setattr(prepare, "build_base", lambda config, say: say("built"))
+    config = validate(composed(f"store.root={tmp_path}"))
+    heard = []
+    with prepare.told([config], heard.append):
+        assert prepare.build(config) is None
+    assert watched == [True] and heard == ["built"]
 
 
 def test_a_run_that_hangs_is_recorded_with_its_step_and_ended(monkeypatch, tmp_path, capfd):

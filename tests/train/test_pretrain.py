@@ -81,4 +81,6 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
 
 def test_a_probe_that_never_passes_is_an_error_that_names_the_seed(tmp_path):
     with pytest.raises(UserError, match=r"model\.max_steps: the base of seed 0 .* 20 steps"):
-        run(tmp_path / "b", pass_at={"pairs": 1.1}, max_steps=20)
+        run(tmp_path / "b", pass_at={"pairs": 1.1}, max_steps=20, checkpoint_every=5)
+    with pytest.raises(UserError, match=r"20 steps"):  # nor is it tried again from the start
+        run(tmp_path / "b", lambda step, _: pytest.fail("trained"), pass_at={"pairs": 1.1}, max_steps=20)
