@@ -78,16 +78,9 @@ def prepare(configs: Sequence[Config], settings: ClusterConfig, say: Callable[[s
 
 def _build(build: Callable[..., Path], config: Config) -> str | None:
     """What a job does: build one model; returns the error as one line, if there is one."""
-    import torch
+    from experiments.prepare import attempt
 
-    from experiments.run import one_line
-
-    torch.set_num_threads(1)  # as on one machine: the same model, bit for bit
-    try:
-        build(config, partial(print, flush=True))
-    except Exception as error:
-        return one_line(error)
-    return None
+    return attempt(build, config, partial(print, flush=True))
 
 
 def _folder(root: Path) -> Path:

@@ -252,24 +252,31 @@ def build(config: Config) -> str | None:
 
     How it goes can be read meanwhile where `told` looks.
     """
-    import torch
-
-    from experiments.run import one_line
-
     news = _news(config)
 
     def say(text: str) -> None:
         news.write_text(text)
 
     workers.watch_parent()
+    error = attempt(build_base, config, say)
+    if error is None and trains_reward_model(config):
+        error = attempt(build_reward, config, say)
+    if error is not None:
+        say(f"{error}; the runs that need it try it themselves")
+    return error
+
+
+def attempt(build: Callable[..., Path], config: Config, say: Callable[[str], None]) -> str | None:
+    """`build(config, say)` on one thread: the same model, bit for bit, whoever builds it. Returns as `build` above."""
+    import torch
+
+    from experiments.run import one_line
+
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same model, bit for bit, whoever builds it
+    torch.set_num_threads(1)
     try:
-        build_base(config, say)
-        if trains_reward_model(config):
-            build_reward(config, say)
+        build(config, say)
     except Exception as error:
-        say(f"{one_line(error)}; the runs that need it try it themselves")
         return one_line(error)
     finally:
         torch.set_num_threads(threads)

@@ -271,6 +271,7 @@ def test_what_runs_share_is_built_first_and_said(make, tmp_path):
     with prepare.told([runs[name] for name in first], heard.append):
         assert [prepare.build(runs[name]) for name in first] == [None, None]
     assert any(said.startswith("reward model: pairwise accuracy") for said in heard)
+    assert len([p for p in (tmp_path / "cache" / "models").glob("base-*") if p.is_dir()]) == 2
     for config in runs.values():
         assert (prepare.base_folder(config) / "model.safetensors").exists()
     assert not list((tmp_path / "cache" / "models").glob("*.part"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import UserError, pipeline, report, run, store
+from experiments import UserError, pipeline, prepare, report, run, store
 from experiments.config import validate
 from tests.experiments import fakes
 
@@ -82,6 +82,7 @@ def test_a_damaged_record_is_set_aside_and_run_again(cli):
 def test_a_rerun_does_no_work(cli, monkeypatch):
     cli(*TWO_ARMS)
     monkeypatch.setattr(pipeline, "run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(prepare, "ahead", lambda _: pytest.fail("prepared again"))
     code, out, _ = cli(*TWO_ARMS)
     assert code == 0
     assert "4 done, 0 to do" in out
