@@ -7,16 +7,21 @@ A row is one number: (run, point, suite, metric) -> value. Beside the suites of 
     cost/..., data/..., scorer/...      what the record says of seconds, of rows, and of the scorer: `auroc:KIND`
                                  against the ledger, `pairs:NAME` on preference pairs
     cost/minutes_to_full         at point `to_full`: minutes of training until the validation metric is as good as the
-                                 best that the reference arm of the same pair ever reached
+                                 best that the reference arm of the same pair ever reached: the tokens trained on until
+                                 then, at the seconds a token of all runs of that model together
     cost/minutes_to_full_scored  the same with the minutes of scoring and selecting
     cost/censored                1 where that was never reached: the minutes are then those of the whole curve
     cost/gain_per_minute         at point `best_val`: what the OOD suites gained since before training, by the metric of
-                                 the validation, over the minutes of training so far, of scoring and of selecting
+                                 the validation, over the minutes of training so far (as above), scoring and selecting
+
+Tokens are the same in every repetition of a run. Its own seconds are not: equal runs differ by a tenth and more, and a
+verdict that hung on them would be another one each time.
 """
 
 import io
 import lzma
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -54,6 +59,7 @@ class Cell:
     arm: str
     seeds: Mapping[str, int]
     levels: Mapping[str, Any]
+    model: str = ""  # whatever tells models apart: the runs of one are timed together
 
 
 def cells_frame(cells: Iterable[Cell]) -> pd.DataFrame:
@@ -89,6 +95,7 @@ def runs_table(
     for cell in cells:
         if cell.arm == reference:
             references.setdefault(_unit(cell), []).append(cell)
+    rates = _rates(cells, records)
     found: list[tuple] = []
     ends = []  # of each cell's rows: columns of millions are made at once, not row by row
     with store.no_collection():
@@ -97,7 +104,10 @@ def runs_table(
             found.append(("end", "run", "done", float(record is not None), None, None))
             if record is not None:
                 target = _target(cell, references.get(_unit(cell), []), records, best)
-                found += chain(numbers(record, suites), _time_to(record, target, best), _gain_rate(record, best))
+                rate = rates.get(cell.model)
+                found += numbers(record, suites)
+                if rate is not None:
+                    found += chain(_time_to(record, target, rate, best), _gain_rate(record, rate, best))
             ends.append(len(found))
         columns = dict(zip(MEASURE, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(MEASURE, ())
         of_cell = np.repeat(np.arange(len(cells)), np.diff(np.array(ends, int), prepend=0))
@@ -142,6 +152,16 @@ def _facts(record: Mapping[str, Any]) -> Iterable[tuple]:
 # --- time to quality ------------------------------------------------------------------------------------------------
 
 
+def _rates(cells: Iterable[Cell], records: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds a token trained on, by model: of all its finished runs together."""
+    seconds, tokens = Counter[str](), Counter[str]()
+    for run_id, model in {cell.run_id: cell.model for cell in cells}.items():
+        if (record := records.get(run_id)) is not None:
+            seconds[model] += record["cost"].get("train_s") or 0
+            tokens[model] += record["cost"].get("tokens_seen") or 0
+    return {model: seconds[model] / tokens[model] for model in tokens if tokens[model]}
+
+
 def _target(
     cell: Cell, references: Sequence[Cell], records: Mapping[str, Mapping[str, Any]], best: Best
 ) -> float | None:
@@ -158,40 +178,40 @@ def _target(
 
 
 def _curve(record: Mapping[str, Any], best: Best) -> list[tuple[float, float]]:
-    """(seconds of training, validation score) in order, from before training on."""
-    seconds = {0: 0.0, **{int(step): s for step, s in (record["cost"].get("train_s_at") or {}).items()}}
+    """(tokens trained on, validation score) in order, from before training on."""
+    tokens = {0: 0, **{point["step"]: point["tokens"] for point in record["points"].values()}}
     curve = []
-    for step in sorted(seconds):
+    for step in sorted(tokens):
         value = record["metrics"].get(f"step:{step}", {}).get(best.suite, {}).get(best.metric, {}).get("value")
         if value is not None:
-            curve.append((seconds[step], value))
+            curve.append((tokens[step], value))
     return curve
 
 
-def _time_to(record: Mapping[str, Any], target: float | None, best: Best) -> Iterable[tuple]:
+def _time_to(record: Mapping[str, Any], target: float | None, rate: float, best: Best) -> Iterable[tuple]:
     curve = _curve(record, best)
     if target is None or not curve:
         return
-    seconds = first_crossing(curve, target, best.mode)
-    censored = seconds is None
-    training = (curve[-1][0] if seconds is None else seconds) / 60
+    tokens = first_crossing(curve, target, best.mode)
+    censored = tokens is None
+    training = (curve[-1][0] if tokens is None else tokens) * rate / 60
     extra = ((record["cost"].get("score_s") or 0) + (record["cost"].get("select_s") or 0)) / 60
     yield "to_full", "cost", "minutes_to_full", training, None, None
     yield "to_full", "cost", "minutes_to_full_scored", training + extra, None, None
     yield "to_full", "cost", "censored", float(censored), None, None
 
 
-def _gain_rate(record: Mapping[str, Any], best: Best) -> Iterable[tuple]:
+def _gain_rate(record: Mapping[str, Any], rate: float, best: Best) -> Iterable[tuple]:
     before, after = (
         record["metrics"].get(point, {}).get("ood", {}).get(best.metric, {}).get("value")
         for point in ("step:0", "best_val")
     )
     cost = record["cost"]
-    trained = (cost.get("train_s_at") or {}).get(str(record["best_val_step"]))
-    if before is None or after is None or trained is None:
+    tokens = record["points"].get(f"step:{record['best_val_step']}", {}).get("tokens")
+    if before is None or after is None or tokens is None:
         return
     gain = (after - before) * (1 if best.mode == "max" else -1)
-    seconds = trained + (cost.get("score_s") or 0) + (cost.get("select_s") or 0)
+    seconds = tokens * rate + (cost.get("score_s") or 0) + (cost.get("select_s") or 0)
     yield "best_val", "cost", "gain_per_minute", gain / (seconds / 60), None, None
 
 

@@ -103,6 +103,7 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
                 arm=config.arm,
                 seeds=config.seed.model_dump(exclude={"bases"}),
                 levels={key: _level(key, tree, choices) for key in columns},
+                model=config.model.model_dump_json(exclude={"save", "reward"}),
             )
             for name, config, tree, choices in cells
         ],

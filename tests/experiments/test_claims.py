@@ -410,12 +410,11 @@ def test_who_never_got_there_cannot_have_been_faster():
 def test_who_never_got_there_can_be_shown_to_be_slower():
     cells, records = [], {}
     for pair in range(6):
-        for arm, values in (("full", [0.1, 0.5 + 0.03 * pair, 0.4, 0.3]), ("filtered", [0.1, 0.2, 0.3, 0.35])):
+        best = [0.5, 0.4, 0.4, 0.3] if pair == 3 else [0.1, 0.5 + 0.03 * pair, 0.4, 0.3]
+        for arm, values in (("full", best), ("filtered", [0.1, 0.2, 0.3, 0.35])):
             made = cell(arm, pair)
             cells.append(made)
             records[made.run_id] = record(made, values)
-            if arm == "filtered":  # timings differ a little
-                records[made.run_id]["cost"]["train_s_at"]["384"] *= 1 + 0.01 * pair
     entry = one(tables.runs_table(cells, records, BEST), load(["alpagasus_time"])[0])
     assert entry["verdict"] == "contradicted"
     assert entry["ci_high"] is None

@@ -80,6 +80,16 @@ def test_levels_are_what_a_cell_has_for_every_swept_key(make):
     assert levels["duplicated", 1.0] == {"duplication": "concentrated", "duplication.rate": 1.0, "duplication.k": 16}
 
 
+def test_runs_of_one_model_are_told_from_those_of_another(make):
+    """By what is trained, not by its seeds or settings: see `table`, which times a model's runs together."""
+    plan, _ = make("experiment=data_vs_model")
+    models: dict[str, set[str]] = {}
+    for cell in plan.cells:
+        models.setdefault(cell.levels["model"], set()).add(cell.model)
+    assert models.keys() == {"micro", "micro_2x", "micro_4x"}
+    assert len(set.union(*models.values())) == 3 == sum(map(len, models.values()))
+
+
 def test_equal_runs_are_merged_and_cells_kept(make):
     plan, _ = make("experiment=quickstart", "arm=full,random", "selection.fraction=0.1,0.2", "seed.pair=range(2)")
     assert len(plan.cells) == 8

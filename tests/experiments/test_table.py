@@ -1,3 +1,5 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -116,6 +118,23 @@ def test_minutes_to_the_full_arms_quality():
     # what was gained over the seconds until the best point, those of scoring and selecting with them
     assert value(table, "full", "cost/gain_per_minute", "best_val") == pytest.approx(0.6 / ((192 / 40 + 0.1) / 60))
     assert value(table, "filtered", "cost/gain_per_minute", "best_val") == pytest.approx(0.9 / ((384 / 40 + 3.1) / 60))
+
+
+def test_a_runs_own_seconds_are_not_what_it_is_timed_by():
+    """Equal runs take unequal seconds: tokens count, at one rate for all runs of a model."""
+    arms = ("full", "filtered", "random")
+    cells = [dataclasses.replace(cell(arm, 0), model="large" if arm == "random" else "small") for arm in arms]
+    records = {c.run_id: record(c, [0.1, 0.3, 0.6, 0.5]) for c in cells}
+    for c, seconds in zip(cells, (8.0, 12.0, 50.0), strict=True):
+        records[c.run_id]["cost"] |= {"train_s": seconds, "train_s_at": {"384": seconds}}
+    again = [*cells, dataclasses.replace(cells[0], arm="everything")]  # the same run under a second name counts once
+    for table in (runs_table(cells, records, BEST), runs_table(again, records, BEST)):
+        minutes = {arm: value(table, arm, "cost/minutes_to_full", "to_full") for arm in arms}
+        small = (8.0 + 12.0) / (2 * 500 * 384)  # seconds a token
+        assert minutes["full"] == minutes["filtered"] == pytest.approx(192 * 500 * small / 60)
+        assert minutes["random"] == pytest.approx(192 / 384 * 50 / 60)
+        gained = value(table, "full", "cost/gain_per_minute", "best_val")
+        assert gained == pytest.approx(0.6 / ((192 * 500 * small + 0.1) / 60))
 
 
 def test_time_is_measured_on_validation_and_in_its_direction():
