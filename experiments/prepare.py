@@ -253,6 +253,7 @@ def build(config: Config) -> str | None:
     How it goes can be read meanwhile where `told` looks.
     """
     news = _news(config)
+    news.parent.mkdir(parents=True, exist_ok=True)
 
     def say(text: str) -> None:
         news.write_text(text)
@@ -288,7 +289,6 @@ def told(configs: Sequence[Config], progress: Callable[[str], None]) -> Iterator
     """Inside, `progress` hears what `build` says of these configs, in whichever process."""
     files = [_news(config) for config in configs]
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
     done = threading.Event()
     reader = threading.Thread(target=_read_out, args=(files, done, progress), daemon=True)

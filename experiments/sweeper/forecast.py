@@ -57,7 +57,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _bases_to_build(configs: Iterable[Config]) -> int:
-    """How many embedded base models the prepare stage has to pre-train."""
+    """How many embedded base models are still to be pre-trained."""
     from experiments.prepare import base_folder
 
     return len({folder for c in configs if c.model.kind == "micro" and not (folder := base_folder(c)).is_dir()})

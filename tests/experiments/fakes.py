@@ -2,7 +2,7 @@
 
 `python -m tests.experiments.fakes <overrides>` is the command line with them. FAKE_SECONDS: how long a run takes;
 FAKE_DEATH=ARM:PAIR: kill the process of that run; FAKE_HUNGER=ARM:PAIR: that run asks for more memory than there is;
-FAKE_LOG: a file that gets a line for every run that is begun.
+FAKE_LOG: a file that gets a line for every run that is begun; FAKE_AHEAD: what runs share is built in earnest.
 """
 
 import os
@@ -61,7 +61,8 @@ def fake_build(
 def install(put=setattr) -> None:
     """Put the stand-ins in their places, with `put(module, name, value)`."""
     put(pipeline, "run", fake_run)
-    put(prepare, "ahead", lambda configs: [])
+    if not os.environ.get("FAKE_AHEAD"):
+        put(prepare, "ahead", lambda configs: [])
     put(cluster, "prepare", lambda configs, settings, say: say(f"preparing {len(configs)}"))
     put(report, "build", fake_build)
     put(report, "arm_table", lambda *_, **__: "the arms")

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from experiments import store
+from experiments.workers import WORKER
 
 pytestmark = [pytest.mark.soak, pytest.mark.xdist_group("failures")]
 
@@ -99,7 +100,7 @@ def children(process):
 
 def is_worker(child):
     with suppress(psutil.Error):
-        return "popen_loky" in " ".join(child.cmdline())
+        return WORKER in " ".join(child.cmdline())
     return False
 
 

@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiments import UserError, pipeline, prepare, report, run, store
 from experiments.config import validate
+from experiments.workers import WORKER
 from tests.experiments import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -374,6 +376,17 @@ def test_a_worker_that_is_killed_takes_no_other_run_with_it(tmp_path):
     assert len(runs_of(tmp_path / "runs")) == 6
 
 
+def test_workers_that_are_killed_while_they_build_cost_no_run(tmp_path):
+    process = start(tmp_path, *TWO_ARMS, "hydra.launcher.n_jobs=2", FAKE_AHEAD="1")
+    wait_for(process, lambda: list((tmp_path / "runs" / "cache" / "models").glob("base-*")))  # one is being built
+    for worker in psutil.Process(process.pid).children():
+        if WORKER in " ".join(worker.cmdline()):
+            worker.kill()
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, ""), out
+    assert len(runs_of(tmp_path / "runs")) == 4
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
     process = start(tmp_path, *TWO_ARMS, "hydra.launcher.n_jobs=2", FAKE_SECONDS="1")
@@ -381,7 +394,7 @@ def test_workers_end_with_the_sweep_that_is_killed(tmp_path):
     workers = [
         int(status.parent.name)
         for status in Path("/proc").glob("[0-9]*/status")
-        if f"PPid:\t{process.pid}\n" in status.read_text() and "popen_loky" in (status.parent / "cmdline").read_text()
+        if f"PPid:\t{process.pid}\n" in status.read_text() and WORKER in (status.parent / "cmdline").read_text()
     ]
     assert workers
     process.kill()
