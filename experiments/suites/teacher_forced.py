@@ -6,6 +6,7 @@ tokens before it; so exact match needs no generation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,37 +66,33 @@ def answer(
     """
     device = next(model.parameters()).device
     n = len(questions)
+    asked = _asked(tokenizer, tuple(questions), max_length, token_budget)
     em, free = np.zeros(n, bool), np.zeros(n, bool)
     nats, tokens, hits = np.zeros(n), np.zeros(n, int), np.zeros(n, int)
     entropy, entropy_first, top_first = (np.zeros(n) if predictive else None for _ in range(3))
-    encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
-    stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
-    formats = {
-        g: len(tokenizer(g, add_special_tokens=False)["input_ids"]) if g else 0 for g in {q.given for q in questions}
-    }
-    order = sorted(range(n), key=lambda i: (len(encoded[i]["input_ids"]), i))
-    for indices in _passes(order, encoded, token_budget):
-        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
-        batch = {k: v.to(device) for k, v in batch.items()}
+    for one in asked.passes:
+        batch = {k: v.to(device) for k, v in one.batch.items()}
         logits, targets = response_logits(model, batch)
         losses = functional.cross_entropy(logits.float(), targets, reduction="none")
         best = logits.argmax(-1)
         # plain lists: slicing a tensor for every answer would take longer than the forward pass
         said, wanted, cost = best.tolist(), targets.tolist(), losses.double().tolist()
         start, valued = 0, []
-        for i, count in zip(indices, (batch["labels"][:, 1:] != IGNORED).sum(1).tolist(), strict=True):
+        for i, count in zip(one.indices, one.counts, strict=True):
             question, end = questions[i], start + count
             right = [a == b for a, b in zip(said[start:end], wanted[start:end], strict=True)]
-            ended = said[end - 1] in stops[question.stop] if question.stop else right[-1]
+            ended = said[end - 1] in asked.stops[question.stop] if question.stop else right[-1]
             counted = cost[start : end - 1] if question.stop else cost[start:end]
             em[i] = all(right[:-1]) and ended
-            free[i] = all(right[formats[question.given] : -1])
+            free[i] = all(right[asked.formats[question.given] : -1])
             nats[i], tokens[i], hits[i] = sum(counted), len(counted), sum(right[: len(counted)])
-            first = start + min(formats[question.given], max(0, count - 2))  # an answer that is all format: its last
+            # of an answer that is all format, its last token
+            first = start + min(asked.formats[question.given], max(0, count - 2))
             valued.append((first, max(end - 1, first + 1)))
             start = end
         if entropy is not None and entropy_first is not None and top_first is not None:
-            entropy[indices], entropy_first[indices], top_first[indices] = _predictive(logits, valued)
+            found = _predictive(logits, valued)
+            entropy[one.indices], entropy_first[one.indices], top_first[one.indices] = found
     return Answers(em, free, nats, tokens, hits, entropy, entropy_first, top_first)
 
 
@@ -112,7 +109,39 @@ def _predictive(logits: torch.Tensor, spans: list[tuple[int, int]]) -> tuple[np.
     return np.add.reduceat(entropy, firsts) / sizes, entropy[firsts], top
 
 
-def _passes(order: list[int], encoded: list[dict[str, list[int]]], token_budget: int):
+@dataclass(frozen=True)
+class _Pass:
+    """Which questions go through the model together, their padded batch, and how many answer tokens each has."""
+
+    indices: list[int]
+    batch: dict[str, torch.Tensor]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    passes: list[_Pass]
+    stops: dict[tuple[str, ...], list[int]]  # token ids
+    formats: dict[str, int]  # tokens of `given`
+
+
+@lru_cache(maxsize=32)  # a curve asks the same questions at each of its points
+def _asked(tokenizer: Any, questions: tuple[Question, ...], max_length: int, token_budget: int) -> _Asked:
+    """All that answering takes and no model changes."""
+    encoded = encode(tokenizer, [Row(q.prompt, q.answer) for q in questions], max_length)
+    stops = {s: tokenizer.convert_tokens_to_ids(list(s)) for s in {q.stop for q in questions}}
+    formats = {
+        g: len(tokenizer(g, add_special_tokens=False)["input_ids"]) if g else 0 for g in {q.given for q in questions}
+    }
+    order = sorted(range(len(questions)), key=lambda i: (len(encoded[i]["input_ids"]), i))
+    passes = []
+    for indices in _together(order, encoded, token_budget):
+        batch = collate([encoded[i] for i in indices], tokenizer.pad_token_id)
+        passes.append(_Pass(indices, batch, (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()))
+    return _Asked(passes, stops, formats)
+
+
+def _together(order: list[int], encoded: list[dict[str, list[int]]], token_budget: int):
     batch: list[int] = []
     for i in order:  # ascending length, so the newest row is the widest
         if batch and (len(batch) + 1) * len(encoded[i]["input_ids"]) > token_budget:
