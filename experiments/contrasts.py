@@ -276,7 +276,7 @@ def _short_curves(claim: Claim, found: Measured, table: pd.DataFrame) -> None:
     """Say where a best point is the last of its curve: a longer curve might have had a better one."""
     sides = [("treatment", claim.treatment, claim.metric, claim.point), ("control", found.control, *claim.control_at)]
     for side, selector, metric, at in sides:
-        if at != "best_val" or not selector:
+        if at != "best_val" or not selector or len(tables.curve_points(table, metric)) < 2:
             continue
         best, end = (
             tables.matching(tables.measured(table, metric, point), selector)

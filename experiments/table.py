@@ -256,6 +256,16 @@ def measured(table: pd.DataFrame, metric: str, point: str) -> pd.DataFrame:
     return found.copy(deep=False)
 
 
+def curve_points(table: pd.DataFrame, metric: str) -> set[str]:
+    """The points of training (`step:N`, N above 0) at which a `suite/metric` was measured in any run."""
+    suite, _, name = metric.partition("/")
+    if len(table) < MANY:
+        found = set(table.loc[(table["suite"] == suite) & (table["metric"] == name), "point"])
+    else:
+        found = {at for of, what, at in _places(table) if (of, what) == (suite, name)}
+    return {at for at in found if at.startswith("step:") and at != "step:0"}
+
+
 MANY = 100_000  # rows, from which on it pays to look only once where each measure has its own
 NOWHERE = np.empty(0, int)
 Places = dict[tuple[str, str, str], np.ndarray | pd.DataFrame]

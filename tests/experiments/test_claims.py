@@ -11,7 +11,7 @@ from scipy import stats
 from experiments import UserError, claims, statistics, store
 from experiments import table as tables
 from experiments.claim_files import FOLDER, Claim, check, expand, load, undecidable
-from tests.experiments.synthetic import BEST, QUICK, cell, quickstart, record
+from tests.experiments.synthetic import BEST, QUICK, STEPS, cell, quickstart, record
 
 QUICKSTART = [
     "alpagasus_best_control", "alpagasus_full", "alpagasus_time", "alpagasus_time_scored", "random_selection",
@@ -221,6 +221,15 @@ def test_estimate_and_interval_can_be_had_from_the_two_files_alone():
         assert entry["ci_high"] == pytest.approx(d.mean() + half, rel=1e-4, abs=1e-5)
         bounds = entry["ci_low"], entry["ci_high"], entry["margin"]
         assert entry["verdict"] == statistics.decide(entry["kind"], *bounds)
+
+
+def test_a_best_point_that_was_the_last_of_several_is_told(monkeypatch):
+    table = table_of({"a": [0.5, 0.6, 0.55], "b": [0.3, 0.3, 0.35]})
+    single = table[~table["point"].isin([f"step:{step}" for step in STEPS[:-1]])]  # nothing to choose from
+    for least in (tables.MANY, 0):
+        monkeypatch.setattr(tables, "MANY", least)
+        assert "the treatment was best at the end of its curve in 3 of 3 runs" in one(table, claim())["note"]
+        assert "best at the end" not in one(single, claim())["note"]
 
 
 def test_pairs_are_matched_by_pair_and_not_by_order():
