@@ -33,11 +33,12 @@ from curate.config import (
     SelectionConfig,
     explain,
 )  # fmt: skip
-from curate.errors import UserError
+from curate.errors import UserError, group_mistake
 from curate.job import Job, check_imported, curate
 from curate.layouts import LAYOUTS
 from curate.writing import check_output
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 Group = TypeVar("Group", bound=BaseModel)
 GROUPS: dict[str, type[BaseModel]] = {
     "data": DataConfig, "noise": NoiseConfig, "dedup": DedupConfig, "decontaminate": DecontaminateConfig,
@@ -48,9 +49,12 @@ GROUPS: dict[str, type[BaseModel]] = {
 def check(config: DictConfig) -> Job:
     """The job that a config describes; raises UserError for the first thing wrong. Opens no data."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    for name in ("out", "score"):
+        if not isinstance(values[name], dict):
+            raise UserError(f"{name}={values[name]}: is no value but has keys; set {name}.KEY=...; --help lists them")
     groups: dict[str, Any] = {name: _group(kind, name, values) for name, kind in GROUPS.items()}
     data, scorer, layout = groups["data"], groups["scorer"], values["out"]["layout"]
-    if not isinstance(values["seed"], int) or values["seed"] < 0:
+    if type(values["seed"]) is not int or values["seed"] < 0:
         raise UserError(f"seed={values['seed']}: choose a whole number from 0 on")
     if data.path is None:
         raise UserError("data.path=null: which file? set data.path=FILE (.json, .jsonl, .csv or .parquet)")
@@ -58,6 +62,8 @@ def check(config: DictConfig) -> Job:
         raise UserError("scorer.model=null: which reward model? set scorer.model to a folder or a model of the hub")
     if layout not in LAYOUTS:
         raise UserError(f"out.layout={layout}: choose one of {', '.join(LAYOUTS)}")
+    if not isinstance(values["out"]["audit"], bool):
+        raise UserError(f"out.audit={values['out']['audit']}: choose true or false")
     if values["out"]["path"] is None:
         raise UserError("out.path=null: where should the kept rows go? set out.path=FILE")
     out = Path(str(values["out"]["path"]))
@@ -73,7 +79,7 @@ def check(config: DictConfig) -> Job:
     check_imported(imported)
     cache = None if values["cache"] is None else Path(str(values["cache"]))
     cluster, shards = cluster_config(values["cluster"]), values["shards"]
-    if not isinstance(shards, int) or shards < 1:
+    if type(shards) is not int or shards < 1:
         raise UserError(f"shards={shards}: choose a whole number from 1 on")
     if shards > 1 or cluster:
         if cache is None:
@@ -81,7 +87,7 @@ def check(config: DictConfig) -> Job:
         if any(one.kind == "judge" for one in scorer.models()):
             raise UserError(f"shards={shards}: one process asks a judge, and keeps its max_cost; leave it at 1")
     return Job(
-        **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=bool(values["out"]["audit"]),
+        **groups, source=data.path, out=out, rejected=rejected, layout=layout, audit=values["out"]["audit"],
         encoder=values["out"]["encoder"],
         imported=imported, cache=cache, seed=values["seed"],
         shards=shards, processes=_processes(), cluster=cluster,
@@ -106,7 +112,7 @@ def _group(kind: type[Group], name: str, values: dict[str, Any]) -> Group:
         raise UserError(explain(error, name)) from None
 
 
-@hydra.main(version_base=None, config_path=str(Path(__file__).parents[1] / "conf"), config_name="curate")
+@hydra.main(version_base=None, config_path=str(CONF), config_name="curate")
 def _app(config: DictConfig) -> None:
     try:
         print(curate(check(config)))
@@ -123,6 +129,10 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         message = re.split(r"Config search path|full_key|See https", str(error))[0]
         _fail(re.sub(r"To append to your config.*", "There is no such key; --help lists them", message))
+    except ValueError as error:
+        if (message := group_mistake(error, sys.argv[1:], CONF)) is None:
+            raise
+        _fail(message)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -67,6 +67,9 @@ class DataConfig(_Config):
 
     @model_validator(mode="after")
     def _has_path(self) -> "DataConfig":
+        if self.name == "microworld" and self.path:
+            mend = "add data=alpaca, or data=file, for a file of yours, or set it to null"
+            raise ValueError(f"path={self.path}: data=microworld makes rows of its own and reads no file; {mend}")
         if self.name == "text" and not self.path:
             raise ValueError("path=null: which stories? set data.path=FILE (.txt, ...) or hub:roneneldan/TinyStories")
         told = {name: getattr(self, name) for name in ("entities", "wrong_share", "words")}

@@ -37,6 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import curate
 import train
+from curate.errors import group_mistake
 from experiments import UserError, store, tracking, workers
 from experiments.config import Config, run_id, validate, validate_experiment
 
@@ -122,6 +123,11 @@ def cli() -> int:
         if full:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if full or (message := group_mistake(error, sys.argv[1:], CONF)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 2
     finally:
         os.environ["HYDRA_FULL_ERROR"] = "1" if full else "0"

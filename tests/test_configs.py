@@ -12,6 +12,7 @@ from experiments.run import CONF
 # what some options need beside their name
 NEEDS = {
     "data=file": ["data.path=pool.jsonl"],
+    "arm=lima": ["data=alpaca"],
     "data=stories": ["data.path=stories.txt"],
     "experiment=lima_judge": ["model.path=gpt2", "data.path=lima.json"],
     "experiment=source_setting": ["data.path=stories.txt"],
@@ -63,3 +64,27 @@ def test_every_group_says_what_it_is_in_its_first_lines():
     for path in Path(CONF).rglob("*.yaml"):
         first = path.read_text(encoding="utf-8").splitlines()[:2]
         assert any(line.startswith("# ") and not line.startswith("# @package") for line in first), path
+
+
+def test_the_quick_experiment_measures_what_it_says():
+    """What published verdicts rest on; a change here is another experiment, and not the one that is reported."""
+    trees = {
+        name: tree_of("experiment=quickstart", *overrides)
+        for name, overrides in {
+            "full": ["arm=full"],
+            "quarter": ["arm=duplicated", "duplication=random"],
+            "all": ["arm=duplicated", "duplication=concentrated"],
+        }.items()
+    }
+    tree = trees["full"]
+    assert (tree.noise.kind, tree.noise.rate, tree.data.rows) == ("mixture", 0.5, 4096)
+    assert (tree.training.steps, tree.training.lr, tree.training.batch_size) == (384, 2e-3, 32)
+    assert list(tree.training.tokens_trained) == ["<q>", "<a>", "<eos>", "ok", ":"]
+    assert dict(tree.evaluation.best) == {"suite": "validation", "metric": "em", "mode": "max"}
+    assert dict(tree.model.pretraining.pass_at) == {"top": 0.95, "middle": 0.9}
+    assert [name for name, suite in tree.evaluation.suites.items() if suite.ood] == ["entity", "wording", "composition"]
+    copies = {name: trees[name].duplication for name in ("quarter", "all")}
+    assert [(c.mode, c.source) for c in copies.values()] == [("replace", "random"), ("replace", "concentrated")]
+    alpaca = tree_of("experiment=alpaca_smoke", "data.path=rows.json")
+    assert alpaca.data.template.without_input.startswith("Below is an instruction that describes a task.")
+    assert alpaca.evaluation.must_move

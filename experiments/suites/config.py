@@ -6,6 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from curate.config import EndpointConfig
 
+METRICS = {  # by kind of suite, as `evaluate.evaluate` gives them
+    "exact": ("em", "em_format_free", "nll", "entropy", "entropy_first", "confident"),
+    "likelihood": ("nll", "nll_answer", "gap"),
+    "text": ("accuracy", "perplexity", "nll"),
+    "writing": ("grammatical", "consistent"),
+    "pairwise": ("preferred_or_tie", "win", "tie", "lose"),
+    "choice": ("accuracy", "accuracy_norm", "chance"),
+    "checks": ("passed", "words"),
+}
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,6 +123,8 @@ class EvaluationConfig(_Strict):
             raise ValueError(f"best.suite: {self.best.suite!r} is no suite; give one of {', '.join(self.suites)}")
         if self.probe and self.probe.suite not in self.suites:
             raise ValueError(f"probe.suite: {self.probe.suite!r} is no suite; give one of {', '.join(self.suites)}")
+        if self.suites[self.best.suite].ood:
+            raise ValueError(f"best.suite: {self.best.suite!r} is what is tested; choose by one that is not ood")
         if self.suites[self.best.suite].at == "end":
             raise ValueError(f"suites.{self.best.suite}.at=end: it chooses the best point, so set it to null")
         if self.primary.count("/") != 1:
@@ -124,6 +136,7 @@ class EvaluationConfig(_Strict):
         if "ood" in self.suites:
             raise ValueError("suites: 'ood' is the name of the mean of the OOD suites; choose another")
         self._judged()
+        self._measured()
         if self.generate is None:
             return self
         worlds = [name for name, suite in self.suites.items() if suite.world]
@@ -135,6 +148,23 @@ class EvaluationConfig(_Strict):
         if "output" in self.suites:
             raise ValueError("suites: 'output' is the name of what the model generates; choose another")
         return self
+
+    def _measured(self) -> None:
+        """What leads, and what chooses a point, is measured: else it would be missed when the training is over."""
+        suite, _, metric = self.primary.partition("/")
+        asked = [("best", self.best.suite, self.best.metric), ("primary", suite, metric)]
+        if self.probe:
+            asked.append(("probe", self.probe.suite, self.probe.metric))
+        of_ood = [set(METRICS[s.metrics]) for s in self.suites.values() if s.ood]
+        for key, suite, metric in asked:
+            if suite in self.suites:
+                known = set(METRICS[self.suites[suite].metrics])
+            elif suite == "ood":
+                known = set.intersection(*of_ood)
+            else:
+                continue  # what is measured beside the suites
+            if metric not in known:
+                raise ValueError(f"{key}: {suite} has no metric {metric!r}; give one of {', '.join(sorted(known))}")
 
     def _judged(self) -> None:
         """What a judge compares is asked at the end only: exactly one suite of that kind, and none else of its name."""

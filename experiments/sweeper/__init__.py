@@ -60,6 +60,9 @@ class PairedSweeper(Sweeper):
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         if self.config.figures not in FIGURES:
             raise UserError(f"figures={self.config.figures}: no such choice; use one of {', '.join(FIGURES)}")
+        for name in ("report", "store", "experiment"):
+            if not OmegaConf.is_dict(self.config[name]):
+                raise UserError(f"{name}={self.config[name]}: is no value but has keys; set {name}.KEY=...")
         if names := plain(self.config)["report"]["compare"]:
             from experiments.report import comparison
 

@@ -82,20 +82,22 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
         assert isinstance(choices, dict)
         return Composed(tree, choices, interpolated="${" in json.dumps(tree))  # type: ignore[arg-type]
 
-    cells, configs, overrides = [], {}, {}
+    checked: list[tuple[Config, dict[str, Any], dict[str, Any], list[str]]] = []
+    cells, configs, overrides = [], dict[str, Config](), dict[str, list[str]]()
     columns: dict[str, None] = {}
     for point in expand(experiment.sweep, axes, experiment.pairs):
         columns |= dict.fromkeys(key for key in point if key not in ("arm", "seed.pair"))
         groups = tuple((key, str(value)) for key, value in point.items() if is_group(key))
         composed = compose(groups)
         tree = _set(composed, {key: value for key, value in point.items() if not is_group(key)})
-        config = validate(tree)
+        given = fixed + [f"{key}={_encode(value)}" for key, value in point.items()]
+        checked.append((validate(tree), tree, composed.choices, given))
+    for config, tree, choices, given in checked:  # every key is checked before any file is read
         check_paths(config)
         name = run_id(config)
-        if name not in configs:
-            configs[name] = config
-            overrides[name] = fixed + [f"{key}={_encode(value)}" for key, value in point.items()]
-        cells.append((name, config, tree, composed.choices))
+        configs.setdefault(name, config)
+        overrides.setdefault(name, given)
+        cells.append((name, config, tree, choices))
     return Plan(
         cells=[
             Cell(

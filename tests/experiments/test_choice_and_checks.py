@@ -95,11 +95,12 @@ def suites_of(tmp_path):
     tree = {
         "suites": {
             "v": {"path": "v.json", "ood": True, "metrics": "likelihood"},
+            "w": {"path": "v.json", "ood": False, "metrics": "likelihood"},
             "mc": {"path": "own.json", "ood": False, "metrics": "choice", "at": "end", "items": 6},
             "told": {"ood": False, "metrics": "checks", "at": "end", "max_new_tokens": 3, "items": 5},
         },
         "items": 8, "point_items": 8, "token_budget": 256, "primary": "ood/nll", "mode": "min",
-        "best": {"suite": "v", "metric": "nll", "mode": "min"},
+        "best": {"suite": "w", "metric": "nll", "mode": "min"},
     }  # fmt: skip
     evaluation = EvaluationConfig(**tree)
     return build_suites(evaluation, TEMPLATE, world=0, root=tmp_path), evaluation
@@ -123,6 +124,7 @@ def test_they_are_asked_beside_the_likelihoods_and_in_no_mean(tmp_path, tokenize
         ({"metrics": "choice", "ood": False, "world": "id"}, "give path"),
         ({"metrics": "checks", "ood": False, "path": "a"}, "instructions of its own"),
         ({"metrics": "likelihood", "ood": True, "path": "a", "max_new_tokens": 4}, "only metrics: checks"),
+        ({"metrics": "likelihood", "ood": True, "path": "a"}, "is what is tested"),
     ],
 )
 def test_suites_that_make_no_sense_are_refused(suite, said):

@@ -51,12 +51,14 @@ def test_experiments_are_checked_too(composed):
 
 def test_values_are_checked_before_paths(composed):
     with pytest.raises(UserError, match=r"noise\.rate=2"):
-        validate(composed("data.path=/not/there.json", "noise=mixture", "noise.rate=2"))
+        validate(composed("data=alpaca", "data.path=/not/there.json", "noise=mixture", "noise.rate=2"))
 
 
 def test_a_data_file_or_model_that_is_not_there_is_named(configured):
     with pytest.raises(UserError, match=r"data\.path=/not/there\.json: no such file; give"):
-        check_paths(configured("data.path=/not/there.json"))
+        check_paths(configured("data=alpaca", "data.path=/not/there.json"))
+    with pytest.raises(UserError, match=r"data: path=mine\.json: data=microworld makes rows of its own and reads no"):
+        configured("data.path=mine.json")
     with pytest.raises(UserError, match=r"scorer\.model=/not/there: no such folder; give"):
         check_paths(configured("scorer=reward_model", "scorer.model=/not/there"))
     check_paths(configured("scorer=reward_model", "scorer.model=OpenAssistant/reward-model-deberta-v3-large-v2"))
@@ -148,11 +150,13 @@ def test_a_data_file_counts_by_its_content(configured, tmp_path):
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "rows.json").write_text("[1]")
-    ids = [run_id(configured(f"data.path={tmp_path / place / 'rows.json'}")) for place in ("a", "b")]
+    ids = [run_id(configured("data=alpaca", f"data.path={tmp_path / place / 'rows.json'}")) for place in ("a", "b")]
     assert ids[0] == ids[1]
     (tmp_path / "b" / "rows.json").write_text("[1, 2]")
-    assert run_id(configured(f"data.path={tmp_path / 'b' / 'rows.json'}")) != ids[0]
-    assert str(tmp_path) not in json.dumps(essence(configured(f"data.path={tmp_path / 'b' / 'rows.json'}")))
+    assert run_id(configured("data=alpaca", f"data.path={tmp_path / 'b' / 'rows.json'}")) != ids[0]
+    assert str(tmp_path) not in json.dumps(
+        essence(configured("data=alpaca", f"data.path={tmp_path / 'b' / 'rows.json'}"))
+    )
 
 
 def test_a_folder_counts_by_the_content_of_its_files(tmp_path):

@@ -128,7 +128,7 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.soak) for name in LONG)])
+@pytest.mark.parametrize("name", [*SHORT, *LONG])
 def test_of_the_campaign(cli, common, name):
     """Every block in one pair: too few for a verdict, enough to find every figure that a claim asks for."""
     # what is long at any size is made short, whatever the experiment says of it

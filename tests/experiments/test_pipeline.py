@@ -1,5 +1,6 @@
 """The run itself, end to end at its smallest: subset, curve, record, and the promises about them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -43,6 +44,26 @@ def test_a_record_holds_what_others_rely_on(make):
     ours = [i["em"] for i in items if i["point"] == "end" and i["suite"] == "id"]
     assert np.mean(ours) == pytest.approx(record["metrics"]["end"]["id"]["em"]["value"])
     assert not list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(("mode", "choose"), [("min", min), ("max", max)])
+def test_the_best_point_is_the_validations(make, mode, choose):
+    record, _ = run(make(f"evaluation.best={{suite: validation, metric: nll, mode: {mode}}}", "seed.pair=1"))
+    found = {step: record["metrics"][f"step:{step}"]["validation"]["nll"]["value"] for step in (3, 6)}
+    assert found[3] != found[6]
+    assert record["best_val_step"] == choose(found, key=found.get)
+
+
+def test_a_leak_or_a_model_that_stays_as_it_was_fails_the_run(make, monkeypatch):
+    with pytest.raises(measuring.NotMoved, match="did not move"):
+        run(make("evaluation.must_move=true", "training.lr=1e-30", "seed.pair=1"))
+    config = make("seed.pair=2")
+    rows = column(subsets.curate_subset(config).rows, "instruction")
+    suites_of = pipeline.suites_of
+    leaked = [dataclasses.replace(one, instructions=(rows[0], *one.instructions)) for one in suites_of(config)]
+    monkeypatch.setattr(pipeline, "suites_of", lambda _: leaked)
+    with pytest.raises(UserError, match="1 of its prompts"):
+        run(config)
 
 
 def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):

@@ -254,7 +254,13 @@ def test_a_store_that_is_not_writable_is_one_line(cli):
         ("experiment=none_such", "experiment=none_such: no such option; use one of "),
         ("noise.rate=2", "noise.rate=2: should be less than or equal to 1"),
         ("selection.k=-1", "selection.k=-1: should be greater than or equal to 1"),
-        ("data.path=/not/there.json", "data.path=/not/there.json: no such file"),
+        ("data.path=/not/there.json", "path=/not/there.json: data=microworld makes rows of its own"),
+        ("evaluation.best.metric=emm", "best: validation has no metric 'emm'; give one of confident, em, "),
+        ("evaluation.primary=ood/nll_answer", "primary: ood has no metric 'nll_answer'; give one of"),
+        ("training=3", "training=3: no such option; use one of alpagasus, lora"),
+        ("training=null", "training=null: no such option; use one of alpagasus, lora"),
+        ("report=3", "report=3: is no value but has keys"),
+        ("noise.rate=0.1,1.5", "noise.rate=1.5: should be less than or equal to 1"),
         ("plan=later", "plan=later: no such plan; use one of run, only, report"),
         ("noise.rate=[", "noise.rate=["),
         ("noise.rate", "noise.rate"),
@@ -268,6 +274,14 @@ def test_a_mistake_is_one_line_with_its_mend(cli, argument, said):
     assert err.startswith("error: ")
     assert said in err
     assert not Path("runs").exists()
+
+
+def test_every_key_of_every_cell_is_checked_before_any_file_is_read(cli):
+    code, out, err = cli("data=alpaca", "data.path=/not/there.json", "noise=mixture", "noise.rate=0.1,1.5")
+    assert (code, out, err) == (2, "", "error: noise.rate=1.5: should be less than or equal to 1\n")
+    code, out, err = cli("data=alpaca", "data.path=/not/there.json", "noise=mixture", "noise.rate=0.1,0.5")
+    assert code == 2
+    assert "data.path=/not/there.json: no such file" in err
 
 
 def test_one_run_without_an_experiment(cli):

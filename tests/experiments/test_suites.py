@@ -191,9 +191,9 @@ def test_self_instructs_layout_is_unfolded_and_bad_files_are_named(tmp_path):
 
 def test_the_world_has_no_such_part():
     config = EvaluationConfig(
-        suites={"x": {"world": "moon", "ood": True}}, items=1, point_items=1, token_budget=1, primary="ood/em",
-        mode="max",
-        best={"suite": "x", "metric": "em", "mode": "max"},
+        suites={"x": {"world": "moon", "ood": True}, "v": {"world": "validation", "ood": False}},
+        items=1, point_items=1, token_budget=1, primary="ood/em", mode="max",
+        best={"suite": "v", "metric": "em", "mode": "max"},
     )  # fmt: skip
     with pytest.raises(UserError, match=r"evaluation\.suites\.x\.world: 'moon'"):
         build_suites(config, TEMPLATE, world=0, root=None)

@@ -43,6 +43,30 @@ def test_it_learns(tokenizer, make_model):
     assert response_loss(model, batch).item() < before / 4
 
 
+def test_a_shorter_run_is_the_beginning_of_a_longer_one(tokenizer, make_model):
+    """The rate is constant once it is warm: one curve serves every budget."""
+    weights = []
+    for steps in (12, 8):
+        model = make_model()
+
+        def keep(model, point):
+            if point.step == 8:
+                weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+
+        finetune(model, tokenizer, ROWS, training(steps=steps, points=[8]), 0, keep)
+    assert torch.equal(*weights)
+
+
+def test_the_first_steps_are_small(tokenizer, make_model):
+    moved = []
+    for warmup in (8, 0):
+        model = make_model()
+        before = model.lm_head.weight.detach().clone()
+        tune(model, tokenizer, steps=1, points=[], warmup=warmup)
+        moved.append((model.lm_head.weight - before).abs().max().item())
+    assert moved[0] < moved[1] / 2
+
+
 def test_same_seed_same_bytes_and_another_seed_another_model(tokenizer, make_model):
     models = [make_model(), make_model(), make_model()]
     for model, seed in zip(models, (0, 0, 1), strict=True):
