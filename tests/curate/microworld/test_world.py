@@ -133,6 +133,18 @@ def test_nothing_leaks():
             assert not {(entity, a) for a in names} & held_out, prompt
 
 
+def test_the_bases_text_answers_no_question_of_what_it_is_new_to():
+    told = set(sentences(100_000))
+    answered = dict.fromkeys(microworld.SUITES, 0)
+    for name, items in suites(300).items():
+        for item in items:
+            replies = [form.format(q=item.instruction, v=item.answer.removeprefix("ok : ")) for form in wording.FORUM]
+            answered[name] += not told.isdisjoint(replies)
+    assert not {name for name, n in answered.items() if n} & {"entity", "composition", "validation"}
+    # the forum is about the entities of fine-tuning, in all wordings: see suites.py
+    assert 0 < answered["wording"] < 100 and 0 < answered["id"] < 150
+
+
 def test_answered_questions_of_the_text_are_about_entities_of_training_only():
     ood = set(WORLD.of("test")) | set(WORLD.of("validation"))
     answered = [s for s in sentences(40_000) if " ? reply " in s or " . reply " in s or " sure , " in s]
