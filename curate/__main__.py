@@ -33,7 +33,7 @@ from curate.config import (
     SelectionConfig,
     explain,
 )  # fmt: skip
-from curate.errors import UserError, group_mistake
+from curate.errors import UserError, check_has_keys, group_mistake
 from curate.job import Job, check_imported, curate
 from curate.layouts import LAYOUTS
 from curate.writing import check_output
@@ -50,8 +50,7 @@ def check(config: DictConfig) -> Job:
     """The job that a config describes; raises UserError for the first thing wrong. Opens no data."""
     values: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     for name in ("out", "score"):
-        if not isinstance(values[name], dict):
-            raise UserError(f"{name}={values[name]}: is no value but has keys; set {name}.KEY=...; --help lists them")
+        check_has_keys(name, values[name])
     groups: dict[str, Any] = {name: _group(kind, name, values) for name, kind in GROUPS.items()}
     data, scorer, layout = groups["data"], groups["scorer"], values["out"]["layout"]
     if type(values["seed"]) is not int or values["seed"] < 0:

@@ -1,11 +1,17 @@
 """The one exception for a user's mistake, apart so that `import curate` needs no third-party package."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
 class UserError(ValueError):
     """A user's mistake. The message is one line that names the key, its value and how to mend it."""
+
+
+def check_has_keys(name: str, value: object) -> None:
+    """Raise UserError where a part of a config that has keys of its own was replaced by a value."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name}={value}: is no value but has keys; set {name}.KEY=...; --help lists them")
 
 
 def group_mistake(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:

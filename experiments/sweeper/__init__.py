@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from curate.cluster import check_cluster, cluster_config
+from curate.errors import check_has_keys
 from experiments import UserError, claim_files, cluster, store, workers
 from experiments.claim_files import Claim
 from experiments.config import OF_NO_MATTER, ExperimentConfig, plain, validate_experiment
@@ -60,9 +61,8 @@ class PairedSweeper(Sweeper):
             raise UserError(f"plan={self.config.plan}: no such plan; use one of {', '.join(PLANS)}")
         if self.config.figures not in FIGURES:
             raise UserError(f"figures={self.config.figures}: no such choice; use one of {', '.join(FIGURES)}")
-        for name in ("report", "store", "experiment"):
-            if not OmegaConf.is_dict(self.config[name]):
-                raise UserError(f"{name}={self.config[name]}: is no value but has keys; set {name}.KEY=...")
+        for name in ("report", "store"):
+            check_has_keys(name, self.config[name])
         if names := plain(self.config)["report"]["compare"]:
             from experiments.report import comparison
 

@@ -83,7 +83,7 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
         return Composed(tree, choices, interpolated="${" in json.dumps(tree))  # type: ignore[arg-type]
 
     checked: list[tuple[Config, dict[str, Any], dict[str, Any], list[str]]] = []
-    cells, configs, overrides = [], dict[str, Config](), dict[str, list[str]]()
+    cells, configs, overrides = list[Cell](), dict[str, Config](), dict[str, list[str]]()
     columns: dict[str, None] = {}
     for point in expand(experiment.sweep, axes, experiment.pairs):
         columns |= dict.fromkeys(key for key in point if key not in ("arm", "seed.pair"))
@@ -97,9 +97,7 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
         name = run_id(config)
         configs.setdefault(name, config)
         overrides.setdefault(name, given)
-        cells.append((name, config, tree, choices))
-    return Plan(
-        cells=[
+        cells.append(
             Cell(
                 run_id=name,
                 arm=config.arm,
@@ -107,8 +105,9 @@ def make_plan(loader: ConfigLoader, master: DictConfig, arguments: list[str]) ->
                 levels={key: _level(key, tree, choices) for key in columns},
                 model=config.model.model_dump_json(exclude={"save", "reward"}),
             )
-            for name, config, tree, choices in cells
-        ],
+        )
+    return Plan(
+        cells=cells,
         configs=configs,
         overrides=overrides,
         root=Path(str(OmegaConf.select(master, "store.root"))),

@@ -114,6 +114,13 @@ GOOD = {"data.path": "in.jsonl", "out.path": "out.json", "selection.threshold": 
         ({"+data.row": "3"}, "data.row=3: there is no such key"),
         ({"seed": "-1"}, "seed=-1: choose a whole number"),
         ({"data.rows": "0"}, "data.rows=0: should be greater than or equal to 1"),
+        ({"seed": "true"}, "seed=True: choose a whole number"),
+        ({"shards": "true"}, "shards=True: choose a whole number"),
+        ({"scorer": "5"}, "scorer=5: no such option; use one of "),
+        ({"noise": "null"}, "noise=null: no such option; use one of "),
+        ({"out": "3"}, "out=3: is no value but has keys"),
+        ({"score": "null"}, "score=None: is no value but has keys"),
+        ({"out.audit": "no"}, "out.audit=no: choose true or false"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
