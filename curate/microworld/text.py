@@ -31,13 +31,10 @@ class Cloze:
 def stream(world: World, rng: random.Random) -> Iterator[str]:
     """Sentences without end; `rng` decides their order, so its state is the position in the text."""
     facts = [k for k, w in world.exposure.items() if w > 0]
-    heard_of = {e for e, split in world.split.items() if split in ("sft", "reward")}
-    forum_facts = [k for k in facts if k[0] in heard_of]
+    forum_facts = [k for k in facts if _in_forum(world, *k)]
     weights = _cumulative(world, facts)
     forum_weights = _cumulative(world, forum_facts)
-    known: dict[str, list[str]] = {}
-    for entity, attribute in facts:
-        known.setdefault(entity, []).append(attribute)
+    known, asked = _by_entity(facts), _by_entity(forum_facts)
     skills = {s: list(skill_cases(s)) for s in SKILLS}
     bounds = list(accumulate([SKILL_SHARE, CHATTER_SHARE, FORUM_SHARE, BIOGRAPHY_SHARE]))
     while True:
@@ -47,7 +44,7 @@ def stream(world: World, rng: random.Random) -> Iterator[str]:
         elif kind == 1:
             yield _chatter(rng, world)
         elif kind == 2:
-            yield _forum(rng, world, _weighted(rng, forum_facts, forum_weights), known)
+            yield _forum(rng, world, _weighted(rng, forum_facts, forum_weights), asked)
         elif kind == 3:
             yield _biography(rng, world, _weighted(rng, facts, weights)[0], known)
         else:
@@ -102,10 +99,22 @@ def _chatter(rng: random.Random, world: World) -> str:
     return _pick(rng, frames).format(e=entity, a=_pick(rng, synonyms(a)), b=_pick(rng, synonyms(b)))
 
 
-def _forum(rng: random.Random, world: World, fact: Fact, known: dict[str, list[str]]) -> str:
+def _in_forum(world: World, entity: str, attribute: str) -> bool:
+    """Whether the forum may ask for this fact: what the suites ask, the base reads as statements only."""
+    return world.split[entity] in ("sft", "reward") and attribute not in world.held_out.get(entity, ())
+
+
+def _by_entity(facts: list[Fact]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for entity, attribute in facts:
+        grouped.setdefault(entity, []).append(attribute)
+    return grouped
+
+
+def _forum(rng: random.Random, world: World, fact: Fact, asked: dict[str, list[str]]) -> str:
     entity, attribute = fact
     if rng.random() < 0.25:
-        pairs = [p for p in world.pairs["sft"] if p[0] in known[entity] and p[1] in known[entity]]
+        pairs = [p for p in world.pairs["sft"] if p[0] in asked[entity] and p[1] in asked[entity]]
         if pairs:
             a, b = _pick(rng, pairs)
             question = _pick(rng, say.PAIR_QUESTIONS).format(a=synonyms(a)[0], b=synonyms(b)[0], e=entity)
