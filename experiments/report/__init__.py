@@ -6,6 +6,7 @@ runs.csv claims.json manifest.json to compute with: every verdict follows from t
 paper/                             if asked for: figures as PDF, claims as LaTeX and Markdown tables
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -153,6 +154,7 @@ def _content(
         command=command,
         config_yaml=config_yaml,
         scorers={arm.label: arm.scorer for arm in arms if arm.scorer},
+        devices=Counter(str(record["environment"]["device"]) for record in used),
     )
 
 

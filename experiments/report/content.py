@@ -133,6 +133,7 @@ class Content:
     command: str
     config_yaml: str
     scorers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    devices: Mapping[str, int] = field(default_factory=dict)  # how many runs each made; minutes of two do not compare
 
 
 def arms(table: pd.DataFrame, evaluation: Evaluation) -> list[Arm]:

@@ -6,11 +6,11 @@ from typing import Any
 from experiments.report.content import VERDICTS, Content, evidence, headline_first, shown
 from experiments.report.figures import Drawing
 from experiments.report.texts import (
-    ARMS_NOTE,
     REPRODUCE,
     RULES,
     RULES_NOTE,
     SCORERS_NOTE,
+    arms_note,
     details,
     summary,
     tables_of,
@@ -51,7 +51,7 @@ def markdown(content: Content, drawings: Sequence[Drawing]) -> str:
     parts += [
         "## What each arm is, reaches and costs",
         _md_table(*found["arms"]),
-        escaped(ARMS_NOTE.format(best=content.best)),
+        escaped(arms_note(content)),
     ]
     if "scorers" in found:
         parts += ["## What the scorers see", _md_table(*found["scorers"]), escaped(SCORERS_NOTE)]

@@ -62,9 +62,9 @@ def pareto(costs: Sequence[float], scores: Sequence[float], mode: str) -> list[b
 
 
 def plans(content: Content) -> list[Plan]:
-    """The figure, if there are two arms to weigh against each other."""
+    """The figure, if there are two arms to weigh against each other, in minutes of one kind of device."""
     found = points(content)
-    if len(found) < 2:
+    if len(found) < 2 or len(content.devices) > 1:
         return []
     words = f"{content.primary} at the best validation point over the minutes of scoring, selection and training that a"
     words += " run took (training of the scorer itself is not in them). Bars: t intervals of 95 %. Ringed and joined:"

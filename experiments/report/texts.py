@@ -25,6 +25,10 @@ ARMS_NOTE = (
     " the same lengths, and longest at the same number of rows, the one with the best validation score. Minutes are of"
     " one core, or of the GPU; training the scorer itself is not in them, and money is what an API asked for."
 )
+SEVERAL_DEVICES = (
+    " The runs were made on several devices ({devices}): minutes of one arm may be those of another machine, and no"
+    " figure weighs scores against them."
+)
 SCORERS_NOTE = (
     "How well a scorer tells clean rows from each kind of noise: the share of clean and noisy rows that it puts in the"
     " right order (AUROC; 0.5 is chance). Under pairs: the share of held-out preference pairs that the parts of the"
@@ -62,6 +66,13 @@ REPRODUCE = (
     "Every verdict can be computed again from runs.csv and claims.json, which lie beside this page:"
     " python -m experiments.claims check FOLDER."
 )
+
+
+def arms_note(content: Content) -> str:
+    """What stands under the table of arms."""
+    devices = ", ".join(f"{name}: {count(runs)} runs" for name, runs in sorted(content.devices.items()))
+    warning = SEVERAL_DEVICES.format(devices=devices) if len(content.devices) > 1 else ""
+    return ARMS_NOTE.format(best=content.best) + warning
 
 
 def _shown_columns(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[int]:

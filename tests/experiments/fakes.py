@@ -39,7 +39,7 @@ def fake_run(config, folder: Path):
         "arm": config.arm,
         "metrics": {"best_val": metrics, "end": metrics},
         "cost": {"train_s": time.perf_counter()},
-        "environment": {"pid": os.getpid()},
+        "environment": {"pid": os.getpid(), "device": "cpu"},
     }
     store.finish(folder, record)
     return record

@@ -143,6 +143,18 @@ def test_what_is_said_agrees_with_the_verdict(made):
         assert f'<span class="{entry["verdict"]}">{word}</span>, {entry["scope"]}: {entry["title"]}' in page
 
 
+def test_minutes_of_several_devices_are_not_weighed(tmp_path):
+    cells, records = quickstart(pairs=2)
+    for c in cells[::3]:
+        records[c.run_id]["environment"] = {"device": "NVIDIA H100"}
+    build(tmp_path, cells, records)
+    assert not (tmp_path / "figures" / "cost.svg").exists() and (tmp_path / "figures" / "arms.svg").exists()
+    there = len(cells[::3])
+    for name in ("index.html", "REPORT.md"):
+        words = f"made on several devices (NVIDIA H100: {there} runs, cpu: {len(cells) - there} runs)"
+        assert words in html.unescape((tmp_path / name).read_text()), name
+
+
 # --- hostile, missing and odd input ---------------------------------------------------------------------------------
 
 
