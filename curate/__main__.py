@@ -74,6 +74,9 @@ def check(config: DictConfig) -> Job:
                 raise UserError(f"{key}={path}: is {other} too; name another file")
         if at > 0:
             check_output(path, key, layout if key == "out.path" else "rows")
+    for key, value in (("cache", values["cache"]), ("score.import", values["score"]["import"])):
+        if value == "":
+            raise UserError(f"{key}=: is empty; name a path, or say {key}=null")
     imported = None if values["score"]["import"] is None else Path(str(values["score"]["import"]))
     check_imported(imported)
     cache = None if values["cache"] is None else Path(str(values["cache"]))

@@ -4,6 +4,7 @@ Types are strict and unknown keys are errors. Keys that a kind does not use are 
 mean the same are equal.
 """
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -305,7 +306,9 @@ def explain(err: ValidationError, prefix: str = "") -> str:
     elif first["type"] == "value_error" and not first["loc"]:
         text = f"{prefix}." * bool(prefix) + str(first["ctx"]["error"])
     elif first["type"] == "value_error":
-        text = f"{key}: {first['ctx']['error']}"
+        said = str(first["ctx"]["error"])
+        own = isinstance(first["input"], dict) and re.match(r"\w[\w.]*[=:]", said)  # begins with a key of this part
+        text = f"{key}.{said}" if own else f"{key}: {said}"
     else:
         text = f"{key}={value}: {first['msg'].replace('Input ', '', 1)}"
     more = len(errors) - 1

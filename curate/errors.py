@@ -11,7 +11,8 @@ class UserError(ValueError):
 def check_has_keys(name: str, value: object) -> None:
     """Raise UserError where a part of a config that has keys of its own was replaced by a value."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{name}={value}: is no value but has keys; set {name}.KEY=...; --help lists them")
+        shown = "null" if value is None else value
+        raise UserError(f"{name}={shown}: is no value but has keys; set {name}.KEY=...; --help lists them")
 
 
 def group_mistake(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:

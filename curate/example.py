@@ -45,7 +45,7 @@ _REASON = 300  # characters
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that was set aside: its line in the file (from 1; the row's number in Parquet) and why."""
+    """A row that was set aside: its line in the file, from 1 (its number in Parquet and one-line JSON), and why."""
 
     line: int
     reason: str

@@ -23,7 +23,7 @@ from curate.errors import UserError
 HUB = "hub:"  # a source that starts so names a data set of the hub
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
-Numbered = Iterator[tuple[int, Any]]  # (line, raw row or ValueError); the row's number where there are no lines
+Numbered = Iterator[tuple[int, Any]]  # (line, raw row or ValueError); the row's number where there are no lines, or one
 
 
 def records(source: str | Path, key: str = "data.path") -> Numbered:
@@ -120,7 +120,8 @@ def _json_lines(lines: Iterable[str]) -> Numbered:
 
 
 def _json_array(text: str, path: Path, key: str) -> Numbered:
-    """The elements of a JSON list one by one, so that each has its line number."""
+    """The elements of a JSON list one by one, each with its line number; with its own number if all is one line."""
+    one_line = "\n" not in text.strip()
     space = re.compile(r"\s*")
 
     def skip(at: int) -> int:
@@ -136,18 +137,18 @@ def _json_array(text: str, path: Path, key: str) -> Numbered:
         return
     if text[at] != "[":
         raise broken(at, "expected a list of objects")
-    at, counted, line = skip(at + 1), 0, 1
+    at, counted, line, number = skip(at + 1), 0, 1, 0
     if text[at : at + 1] == "]":
         return
     while True:
-        line, counted = line + text.count("\n", counted, at), at
+        line, counted, number = line + text.count("\n", counted, at), at, number + 1
         try:
             row, at = _decode.raw_decode(text, at)
         except json.JSONDecodeError as error:
             raise broken(error.pos, error.msg.lower()) from None
         except (ValueError, RecursionError) as error:
             raise broken(at, str(error)) from None
-        yield line, _checked(row)
+        yield number if one_line else line, _checked(row)
         at = skip(at)
         mark, at = text[at : at + 1], skip(at + 1)
         if mark == "]":

@@ -215,7 +215,8 @@ def check_paths(config: Config) -> None:
             raise UserError(f"{key}={path}: no such file{where}; give a .json, .jsonl, .csv or .parquet file")
     models = [("model.path", config.model.path), *(("scorer.model", one.model) for one in config.scorer.models())]
     for key, value in models:
-        if value and value.startswith(("/", ".", "~")) and not Path(value).is_dir():
+        of_hub = value and not value.startswith(("/", ".", "~")) and value.count("/") < 2  # NAME or OWNER/NAME
+        if value and not of_hub and not Path(value).is_dir():
             raise UserError(f"{key}={value}: no such folder; give a Hugging Face model folder or a hub id")
 
 

@@ -174,9 +174,11 @@ def build_reward(config: Config, say: Callable[[str], None] = lambda _: None) ->
         seed = config.seed.base if config.model.kind == "micro" else 0
         card = train_reward_model(out, backbone, pairs, reward, template=template, seed=seed, valid=valid)
         accuracy = card["pairwise_accuracy"]
+        tokens, words = accuracy["longer_wins"], accuracy["more_words_win"]
+        beaten = "" if accuracy["joint"] > max(tokens, words) else ": NOT BEATEN, a ruler would do as well"
         say(
-            f"reward model: pairwise accuracy {accuracy['joint']:.3f}; longer wins {accuracy['longer_wins']:.3f} by"
-            f" tokens, {accuracy['more_words_win']:.3f} by words"
+            f"reward model: pairwise accuracy {accuracy['joint']:.3f}; longer wins {tokens:.3f} by tokens, {words:.3f}"
+            f" by words{beaten}"
         )
 
     return cached_folder(reward_folder(config), build)
@@ -203,7 +205,7 @@ def read_pairs(source: str, template: dict[str, str], unescape: bool) -> Prefere
     read = read_preferences(source, "data.pairs", unescape=unescape)
     pairs = [(render(template, p.instruction, p.input), p.chosen, p.rejected) for p in read]
     if not pairs:
-        raise UserError(f"data.pairs: {source} holds no pair; give columns prompt, chosen, rejected or src, pos, neg")
+        raise UserError(f"data.pairs={source}: holds no pair; give columns prompt, chosen, rejected or src, pos, neg")
     return pairs
 
 

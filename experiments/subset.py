@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -111,6 +112,29 @@ def clean_pool(config: Config) -> tuple[Dataset, int]:
         raise UserError(f"data.rows: {data.rows} is more than the {len(pool)} rows of {data.path}; give fewer")
     rng = np.random.default_rng([config.seed.data, zlib.crc32(b"pool rows")])
     return pool.select(np.sort(rng.choice(len(pool), data.rows, replace=False))), set_aside
+
+
+def check_sources(configs: Iterable[Config]) -> None:
+    """Read each file of rows, of pairs and of suites once, so that what is wrong with one is found before all else.
+
+    Raises UserError for a file that cannot be read or holds too many bad rows.
+    """
+    for config in {_sources(config): config for config in configs}.values():
+        data = config.data
+        if data.name == "text":
+            load_stories(str(data.path), data.max_bad_share)
+        elif data.path:
+            _of_file(config)
+        if trains_reward_model(config):
+            prepare.preference_pairs(config)
+        suites_of(config)
+
+
+def _sources(config: Config) -> str:
+    """What `check_sources` reads for this config."""
+    data = config.data.model_dump(mode="json", exclude={"rows", "drop_asked"})
+    reward = [trains_reward_model(config), config.model.reward.unescape]
+    return json.dumps([data, config.evaluation.model_dump(mode="json"), config.seed.world, reward], sort_keys=True)
 
 
 def _of_file(config: Config) -> tuple[Dataset, int]:

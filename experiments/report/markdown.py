@@ -9,9 +9,9 @@ from experiments.report.texts import (
     REPRODUCE,
     RULES,
     RULES_NOTE,
-    SCORERS_NOTE,
     arms_note,
     details,
+    scorers_note,
     summary,
     tables_of,
 )
@@ -54,7 +54,7 @@ def markdown(content: Content, drawings: Sequence[Drawing]) -> str:
         escaped(arms_note(content)),
     ]
     if "scorers" in found:
-        parts += ["## What the scorers see", _md_table(*found["scorers"]), escaped(SCORERS_NOTE)]
+        parts += ["## What the scorers see", _md_table(*found["scorers"]), escaped(scorers_note(content))]
     if "missing" in found:
         parts += ["## Runs that are missing", _md_table(*found["missing"])]
     if content.claims:

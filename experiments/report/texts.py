@@ -75,6 +75,18 @@ def arms_note(content: Content) -> str:
     return ARMS_NOTE.format(best=content.best) + warning
 
 
+def scorers_note(content: Content) -> str:
+    """What stands under the table of scorers."""
+    rulers = [
+        label
+        for label, found in content.scorers.items()
+        if "pairs:joint" in found
+        and found["pairs:joint"] <= max(found.get("pairs:longer_wins", 0), found.get("pairs:more_words_win", 0))
+    ]
+    warning = " No better than preferring the longer response: {}." if rulers else ""
+    return SCORERS_NOTE + warning.format(", ".join(rulers))
+
+
 def _shown_columns(rows: Sequence[Sequence[str]], columns: Sequence[str]) -> list[int]:
     """Columns with something in them."""
     return [i for i in range(len(columns)) if i == 0 or any(row[i] not in ("–", "") for row in rows)]

@@ -146,10 +146,11 @@ class PairedSweeper(Sweeper):
         On this machine both stand in one queue, what is shared at its head: no process idles while the last base
         model is at work.
         """
-        from experiments import prepare
+        from experiments import prepare, subset
 
-        workers.own_workers()
         configs = {run_id: plan.configs[run_id] for run_id in missing}
+        subset.check_sources(configs.values())
+        workers.own_workers()
         first: list[str] = []
         if self.cluster:
             check_cluster()

@@ -119,7 +119,9 @@ GOOD = {"data.path": "in.jsonl", "out.path": "out.json", "selection.threshold": 
         ({"scorer": "5"}, "scorer=5: no such option; use one of "),
         ({"noise": "null"}, "noise=null: no such option; use one of "),
         ({"out": "3"}, "out=3: is no value but has keys"),
-        ({"score": "null"}, "score=None: is no value but has keys"),
+        ({"score": "null"}, "score=null: is no value but has keys"),
+        ({"cache": ""}, "cache=: is empty; name a path"),
+        ({"score.import": ""}, "score.import=: is empty; name a path"),
         ({"out.audit": "no"}, "out.audit=no: choose true or false"),
     ],
 )

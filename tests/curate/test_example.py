@@ -119,6 +119,8 @@ def test_lines_of_a_json_list_are_counted(tmp_path: Path) -> None:
     loaded = load_pool(path, max_bad_share=0.5)
     assert [row.line for row in loaded.bad] == [7, 15]
     assert len(loaded.pool) == 2
+    path.write_text(json.dumps([GOOD, {"instruction": "a"}, GOOD, {**GOOD, "output": ""}]) + "\n")
+    assert [row.line for row in load_pool(path, max_bad_share=0.5).bad] == [2, 4]  # all is one line
 
 
 def test_bad_rows_of_csv(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_values_are_checked_before_paths(composed):
 def test_a_data_file_or_model_that_is_not_there_is_named(configured):
     with pytest.raises(UserError, match=r"data\.path=/not/there\.json: no such file; give"):
         check_paths(configured("data=alpaca", "data.path=/not/there.json"))
-    with pytest.raises(UserError, match=r"data: path=mine\.json: data=microworld makes rows of its own and reads no"):
+    with pytest.raises(UserError, match=r"data\.path=mine\.json: data=microworld makes rows of its own and reads no"):
         configured("data.path=mine.json")
     with pytest.raises(UserError, match=r"scorer\.model=/not/there: no such folder; give"):
         check_paths(configured("scorer=reward_model", "scorer.model=/not/there"))
@@ -254,8 +254,8 @@ def test_newer_keys_that_are_not_set_are_no_part_of_a_run(make):
 
 def test_a_side_belongs_to_pairs_and_to_nothing_else(composed):
     for overrides, said in (
-        (["data=car", "data.side=null"], "data: side=null: whose responses"),
-        (["data=alpaca", "+data.side=chosen"], "data: side=chosen: whose responses"),
+        (["data=car", "data.side=null"], "data.side=null: whose responses"),
+        (["data=alpaca", "+data.side=chosen"], "data.side=chosen: whose responses"),
         (["data=alpaca", "+data.max_length_ratio=2.0"], "only data=car has two"),
     ):
         with pytest.raises(UserError, match=said):

@@ -46,7 +46,7 @@ def test_pairs_of_the_hub_are_named_by_what_they_are_called(config, monkeypatch)
 
 def test_a_file_without_a_pair_is_one_line(config, tmp_path):
     (tmp_path / "a.csv").write_text("src,good,bad\nx,y,z\n")
-    with pytest.raises(UserError, match=r"^data.pairs: .*a.csv holds no pair; give columns prompt, chosen"):
+    with pytest.raises(UserError, match=r"^data.pairs=.*a.csv: holds no pair; give columns prompt, chosen"):
         preference_pairs(config(str(tmp_path / "a.csv")))
     with pytest.raises(UserError, match=r"^data.pairs: no.csv is neither here nor under .* hub:NAME$"):
         preference_pairs(config("no.csv"))

@@ -19,7 +19,7 @@ from experiments.report import content as contents
 from experiments.report.content import arms, contrast_of, effect, evidence, headline_first, interval_of, labels_of
 from experiments.report.figures import COLOURS, _inline
 from experiments.report.labels import spread
-from experiments.report.texts import tables_of
+from experiments.report.texts import scorers_note, tables_of
 from tests.experiments.synthetic import BEST, cell, quickstart, record
 from tests.experiments.test_claims import QUICKSTART, claim
 
@@ -299,6 +299,10 @@ def test_the_tables_hold_what_is_known(made):
         ["scorer of", "near_miss", "truncated", "all", "pairs:joint"],
         [["filtered", "0.95", "–", "0.98", "0.97"], ["filtered_bt", "–", "1.00", "0.78", "–"]],
     )
+    assert "No better than" not in scorers_note(content)
+    ruler = {"pairs:joint": 0.8, "pairs:longer_wins": 0.7, "pairs:more_words_win": 0.8}
+    told = scorers_note(replace(content, scorers={"plain": ruler, "fine": {**ruler, "pairs:joint": 0.81}}))
+    assert told.endswith(" No better than preferring the longer response: plain.")
     columns, rows = found["arms"]
     assert columns[5] == "ood/em"
     assert rows[6][:3] == ["longest", "5 of 6", "725"]

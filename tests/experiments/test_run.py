@@ -255,7 +255,8 @@ def test_a_store_that_is_not_writable_is_one_line(cli):
         ("noise.rate=2", "noise.rate=2: should be less than or equal to 1"),
         ("selection.k=-1", "selection.k=-1: should be greater than or equal to 1"),
         ("data.path=/not/there.json", "path=/not/there.json: data=microworld makes rows of its own"),
-        ("evaluation.best.metric=emm", "best: validation has no metric 'emm'; give one of confident, em, "),
+        ("evaluation.best.metric=emm", "evaluation.best: validation has no metric 'emm'; give one of confident, em, "),
+        ("data=file", "data.path=null: which file?"),
         ("evaluation.primary=ood/nll_answer", "primary: ood has no metric 'nll_answer'; give one of"),
         ("training=3", "training=3: no such option; use one of alpagasus, lora"),
         ("training=null", "training=null: no such option; use one of alpagasus, lora"),
@@ -282,6 +283,34 @@ def test_every_key_of_every_cell_is_checked_before_any_file_is_read(cli):
     code, out, err = cli("data=alpaca", "data.path=/not/there.json", "noise=mixture", "noise.rate=0.1,0.5")
     assert code == 2
     assert "data.path=/not/there.json: no such file" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "said"),
+    [
+        ({"rows.json": "[{"}, ["data.path=rows.json"], "data.path=rows.json: malformed JSON at line 1"),
+        ({"rows.json": ""}, ["data.path=rows.json"], "data.path=rows.json"),
+        (
+            {"rows.json": '[{"instruction": "a", "output": 3}]'},
+            ["data.path=rows.json"],
+            "data.path=rows.json: no usable row among 1; the first: line 1",
+        ),
+        (
+            {"rows.json": '[{"instruction": "a", "output": "b"}]', "pairs.csv": "a,b\n1,2\n"},
+            ["data.path=rows.json", "data.pairs=pairs.csv", "arm=filtered", "selection.k=1", "selection.fraction=null"],
+            "data.pairs=pairs.csv",
+        ),
+    ],
+)
+def test_files_are_read_before_anything_is_built(cli, monkeypatch, files, arguments, said):
+    for name, text in files.items():
+        Path(name).write_text(text)
+    monkeypatch.setattr(prepare, "ahead", lambda *_: pytest.fail("built"))
+    code, _, err = cli("data=file", *arguments)
+    assert code == 2
+    assert len(err.splitlines()) == 1, err
+    assert said in err, err
+    assert not list(Path("runs").glob("*/models/*")) and not runs_of("runs")
 
 
 def test_one_run_without_an_experiment(cli):
