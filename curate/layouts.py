@@ -11,7 +11,7 @@ from typing import Any
 # What a field may be called when nobody says.
 ALIASES: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt"),
-    "input": ("input",),
+    "input": ("input", "context"),
     "output": ("output", "completion", "response"),
     "category": ("category",),
     "near_miss": ("near_miss",),

@@ -2,12 +2,17 @@
 
 import json
 import lzma
+from pathlib import Path
 
 import pytest
+import yaml
 from synthetic import BEST, quickstart
 
 from experiments import UserError, claim_files, claims, evidence, exchange, store
 from experiments import table as tables
+from experiments.suites.config import METRICS
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 @pytest.fixture
@@ -75,3 +80,13 @@ def test_a_page_without_marks_is_one_line(published):
     (published / "README.md").write_text("nothing")
     with pytest.raises(UserError, match="the table has no place"):
         evidence.write(published)
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/records.jsonl.xz")), ids=lambda file: file.parent.name)
+def test_a_suite_has_the_metrics_that_its_kind_is_said_to_have(file):
+    with lzma.open(file, "rt") as lines:
+        made = json.loads(lines.readline())
+    asked = yaml.safe_load(made["config"])["evaluation"]["suites"]
+    measured = made["record"]["metrics"]["end"]
+    for name in asked.keys() & measured.keys():
+        assert set(measured[name]) == set(METRICS[asked[name]["metrics"]]), name

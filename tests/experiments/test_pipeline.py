@@ -66,6 +66,22 @@ def test_a_leak_or_a_model_that_stays_as_it_was_fails_the_run(make, monkeypatch)
         run(config)
 
 
+def test_what_is_corrupted_hangs_on_the_datas_seed_and_what_is_selected_on_its_own(make):
+    def made(**seeds):
+        config = make("noise=mixture", "arm=random", *(f"seed.{name}={value}" for name, value in seeds.items()))
+        rows = subsets.curate_subset(config).rows
+        return list(zip(column(rows, "id"), column(rows, "noise_kind"), column(rows, "output"), strict=True))
+
+    one = made(data=1, select=1, train=1)
+    assert made(data=1, select=1, train=2) == one
+    assert made(data=2, select=1, train=1) != one
+    other = made(data=1, select=2, train=1)
+    assert other != one
+    ledger = {row[0]: row[1:] for row in one}
+    shared = [row for row in other if row[0] in ledger]
+    assert shared and all(ledger[row[0]] == row[1:] for row in shared)
+
+
 def test_two_runs_of_one_config_are_equal_but_for_cost_and_environment(make):
     record, folder = run(make("seed.pair=0"))
     log = (folder / "metrics.jsonl").read_bytes()
