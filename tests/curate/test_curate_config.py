@@ -115,7 +115,7 @@ DATA = {
         ("scorer", {"kind": "ensemble", "members": None}, "scorer.members=null: which scorers?"),
         ("scorer", {"kind": "own", "_target_": "score"}, "scorer._target_=score: which function?"),
         ("scorer", {"kind": "ifd", "max_length": 2}, "scorer.max_length=2: should be greater"),
-        ("scorer", {"kind": "judge", "endpoint": {"model": "m", "max_cost": 1.0}}, "scorer.endpoint: max_cost=1.0"),
+        ("scorer", {"kind": "judge", "endpoint": {"model": "m", "max_cost": 1.0}}, "scorer.endpoint.max_cost=1.0"),
         ("scorer", {"kind": "judge", "endpoint": {"model": "m", "prices": {"m": [1.0]}}}, "scorer.endpoint.prices: m"),
         ("selection", {"kind": "band", "low": 0.9, "high": 0.5}, "selection.low=0.9 high=0.5: give two quantiles"),
         ("selection", {"kind": "from_file"}, "selection.path=null: whose selection?"),

@@ -145,5 +145,5 @@ def test_mistakes_are_named(configured, tmp_path):
         configured("evaluation=microworld_output", "evaluation.generate.samples=1")
     with pytest.raises(UserError, match="'output' is the name of what the model generates"):
         configured("evaluation=microworld_output", "+evaluation.suites.output={world: id, ood: false}")
-    with pytest.raises(UserError, match=r"data: styles=true: file says what it says"):
+    with pytest.raises(UserError, match=r"data.styles=true: file says what it says"):
         configured("data=file", f"data.path={tmp_path}/x.jsonl", "data.styles=true")

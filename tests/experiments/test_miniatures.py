@@ -99,8 +99,8 @@ def test_how_the_arithmetic_is_laid_out_is_no_part_of_a_run_and_the_weights_prec
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model.lora=null"], "model: dtype=bfloat16: too coarse"),
-        (["model.dtype=float32"], "model: attention=flash_attention_2: knows no float32"),
+        (["model.lora=null"], "model.dtype=bfloat16: too coarse"),
+        (["model.dtype=float32"], "model.attention=flash_attention_2: knows no float32"),
         (["model.attention=fast"], "model.attention=fast"),
     ],
 )
