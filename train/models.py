@@ -53,15 +53,31 @@ def load_causal_lm(
     Raises UserError when nothing loadable is there.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name))
+        tokenizer = _tokenizer(Path(name))
         model = AutoModelForCausalLM.from_pretrained(str(name), dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = "give a Hugging Face folder or hub id"
         raise UserError(f"model.path: {name} cannot be loaded ({reason}); {mend}") from error
+    return unpadded.where_possible(model), tokenizer
+
+
+_known: dict[tuple[bytes, ...], Any] = {}  # tokenisers of this process by the files that they were read from
+
+
+def _tokenizer(name: Path) -> Any:
+    """The tokeniser of a folder or hub id, with a token to pad by. Folders whose tokenisers are written alike, as those
+    of all base models of one world, share one object: what was tokenised for one run is known to the next."""
+    files = [name / "tokenizer.json", name / "tokenizer_config.json"]
+    written = tuple(file.read_bytes() for file in files if file.is_file())
+    if len(written) == len(files) and written in _known:
+        return _known[written]
+    tokenizer = AutoTokenizer.from_pretrained(str(name))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return unpadded.where_possible(model), tokenizer
+    if len(written) == len(files):
+        _known[written] = tokenizer
+    return tokenizer
 
 
 def load_to_tune(name: str | Path, settings: ModelConfig) -> tuple[Any, Any]:
