@@ -1,8 +1,9 @@
-"""What a run of the embedded world costs, and where:  python tests/benchmarks/bench_run.py [--store runs] [--runs 4]
+"""What a run of the embedded world costs, and where:  python tests/benchmarks/bench_run.py [--store runs] [--pairs 3]
 
 Whole runs of the default size in one process of one thread, wandb offline, base model and reward model made beforehand
-(minutes, where STORE has none). Printed: runs an hour, the share of each part in the time by the clock, and how much of
-the machine's matrix-product peak the training steps use for arithmetic on tokens that are no padding.
+(minutes, where STORE has none); those of a pair in turn, as an experiment makes them. Printed: runs an hour, the share
+of each part in the time by the clock, and how much of the machine's matrix-product peak the training steps use for
+arithmetic on tokens that are no padding.
 """
 
 import argparse
@@ -98,12 +99,14 @@ def timed(config: Config) -> Counter[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="runs", help="where base and reward models are, or are made")
-    parser.add_argument("--arm", default="random", help="filtered: what scoring adds")
-    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument(
+        "--arms", nargs="+", default=["full", "random", "longest", "oracle"], help="filtered: what scoring adds"
+    )
+    parser.add_argument("--pairs", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    common = ("noise=mixture", "noise.rate=0.5", f"arm={options.arm}", "seed.base=0")
-    first = composed(*common, f"store.root={options.store}")
+    common = ("noise=mixture", "noise.rate=0.5", "seed.base=0")
+    first = composed(*common, f"arm={options.arms[0]}", f"store.root={options.store}")
     with prepare.told([first], lambda said: print(said, file=sys.stderr)):
         prepare.build(first)
     top = peak()
@@ -111,8 +114,10 @@ def main() -> None:
         root = Path(name)
         (root / "cache").mkdir()
         (root / "cache" / "models").symlink_to(Path(options.store, "cache", "models").resolve())
-        configs = [composed(*common, f"store.root={root}", f"seed.pair={pair}") for pair in range(options.runs + 1)]
-        found = [timed(config) for config in configs][1:]  # the first one imports what the others have
+        arms = [f"arm={arm}" for arm in options.arms]
+        pairs = [f"seed.pair={pair}" for pair in range(options.pairs + 1)]
+        configs = [composed(*common, arm, f"store.root={root}", pair) for pair in pairs for arm in arms]
+        found = [timed(config) for config in configs][len(arms) :]  # the first ones import what the others have
         total = sum(found, Counter())
         done = arithmetic(configs[0], total["tokens"], total["length"] / len(found))
     print(f"{3600 * len(found) / total['whole']:.0f} runs an hour, {total['whole'] / len(found):.1f} s each")
