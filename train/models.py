@@ -69,13 +69,13 @@ def _tokenizer(name: Path) -> Any:
     """The tokeniser of a folder or hub id, with a token to pad by. Folders whose tokenisers are written alike, as those
     of all base models of one world, share one object: what was tokenised for one run is known to the next."""
     files = [name / "tokenizer.json", name / "tokenizer_config.json"]
-    written = tuple(file.read_bytes() for file in files if file.is_file())
-    if len(written) == len(files) and written in _known:
+    written = tuple(file.read_bytes() for file in files) if all(file.is_file() for file in files) else ()
+    if written in _known:
         return _known[written]
     tokenizer = AutoTokenizer.from_pretrained(str(name))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if len(written) == len(files):
+    if written:
         _known[written] = tokenizer
     return tokenizer
 

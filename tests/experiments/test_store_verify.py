@@ -50,9 +50,8 @@ def spoil_figure(folder):
 
 
 def cut(name):
-    return lambda folder: os.truncate(
-        folder / name, (folder / name).stat().st_size // 3
-    )  # of two lines of one length, half would be whole
+    # a third: half of two lines of one length would be a whole line
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 3)
 
 
 def edit(**changes):
