@@ -15,6 +15,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from curate import microworld
 from curate.config import (
     SCORER_KEYS,
     DataConfig,
@@ -335,9 +336,20 @@ def config_hash(config: Config) -> str:
     return fingerprint(essence(config))
 
 
+def reads_world(config: Config) -> bool:
+    """Whether the embedded world has a part in this run: its rows, its text, its questions, or a base that read it."""
+    asks = any(suite.world for suite in config.evaluation.suites.values())
+    return config.data.name in ("microworld", "world_text") or config.model.kind == "micro" or asks
+
+
+def versions(config: Config) -> dict[str, int]:
+    """Of all code that makes this run's result; of the embedded world only where it has a part in it."""
+    return {**RESULTS_VERSION, **({"world": microworld.VERSION} if reads_world(config) else {})}
+
+
 def run_id(config: Config) -> str:
     """Names the run: its essence and the versions of the code that makes its result."""
-    return fingerprint({"config": essence(config), "code": RESULTS_VERSION})
+    return fingerprint({"config": essence(config), "code": versions(config)})
 
 
 # --- an experiment's cells ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from train.batches import Row
 from train.diagnostics import BATCHES, gradient_agreement
 
 from . import prepare, store
-from .config import RESULTS_VERSION, Config, fingerprint, with_what_counts
+from .config import Config, fingerprint, versions, with_what_counts
 from .subset import WORLD_ROWS, world_pool
 from .suites.build import Suite
 from .suites.evaluate import Evaluation, evaluate
@@ -170,7 +170,7 @@ def before_training(config: Config, base: Path, model: Any, tokenizer: Any, suit
         "template": config.data.template,
         "max_length": config.training.max_length,
         "suites": fingerprint([[s.name, *s.instructions] for s in suites]),
-        "code": RESULTS_VERSION,
+        "code": versions(config),
     }
     path = Path(config.store.root) / "cache" / "before" / f"{fingerprint(identity)}.json"
     with store.lock(path.with_suffix("")):

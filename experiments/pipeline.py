@@ -20,7 +20,7 @@ from train.models import load_to_tune, trainable_share, with_lora
 
 from . import account, prepare, store, workers
 from .asked import check_overlap, suites_of
-from .config import RESULTS_VERSION, Config, config_hash, run_id
+from .config import Config, config_hash, run_id, versions
 from .measuring import (
     asked_in_full,
     before_training,
@@ -159,7 +159,7 @@ def _record(config: Config, subset: Subset, curve: Curve, metrics: dict[str, Any
         "arm": config.arm,
         "seeds": config.seed.model_dump(exclude={"bases"}),
         "config_hash": config_hash(config),
-        "code_version": {"version": version("quality-vs-quantity"), **RESULTS_VERSION},
+        "code_version": {"version": version("quality-vs-quantity"), **versions(config)},
         "status": "done",
         "error": None,
         "data": {**subset.facts, "tokens": curve.row_tokens},

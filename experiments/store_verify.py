@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from experiments import store
-from experiments.config import PATHS, RESULTS_VERSION, Config, config_hash, run_id
+from experiments.config import PATHS, Config, config_hash, run_id, versions
 
 KEYS = {
     "run_id": str, "arm": str, "seeds": dict, "config_hash": str, "code_version": dict, "status": str, "data": dict,
@@ -101,15 +101,16 @@ def id_fault(folder: Path) -> tuple[str | None, str | None]:
     except FileNotFoundError:
         return "config.yaml is gone", None
     record = store.read(folder) or {}
-    versions = {key: record["code_version"].get(key) for key in RESULTS_VERSION}
+    made_by = record["code_version"]
     try:
         config = Config(**tree)
         if run_id(config) == folder.name and config_hash(config) == record["config_hash"]:
             return None, None
     except (ValidationError, TypeError, OSError) as error:
         return None, f"its config is none of this version's ({' '.join(str(error).split())[:80]})"
-    if versions != RESULTS_VERSION:
-        return None, f"made by another version of the code ({', '.join(f'{k} {v}' for k, v in versions.items())})"
+    if others := [key for key, version in versions(config).items() if made_by.get(key, 1) != version]:
+        told = ", ".join(f"{key} {made_by.get(key, 1)}" for key in others)
+        return None, f"made by another version of the code ({told})"
     if named := sorted(_named(tree)):
         return None, f"it may be the content of {', '.join(named)} that is another here"
     return "config.yaml is that of another run: it gives another id", None

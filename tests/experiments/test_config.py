@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from curate import microworld
 from experiments import UserError
 from experiments.config import (
     RESULTS_VERSION,
@@ -16,6 +17,7 @@ from experiments.config import (
     run_id,
     validate,
     validate_experiment,
+    versions,
 )
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
@@ -144,6 +146,24 @@ def test_the_version_of_the_code_is_part_of_the_id(configured, monkeypatch):
     before = run_id(config)
     monkeypatch.setitem(RESULTS_VERSION, "train", 99)
     assert run_id(config) != before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reads"),
+    [
+        ((), True),
+        (("data=world_text", "model=scratch", "evaluation=world_text"), True),
+        (("data=alpaca", "data.path=x.json", "model=smollm2", "evaluation=references"), False),
+        (("data=alpaca", "data.path=x.json", "evaluation=references"), True),  # its base has read the world
+        (("data=alpaca", "data.path=x.json", "model=smollm2"), True),  # is asked the world's questions
+    ],
+)
+def test_the_version_of_the_world_is_part_of_the_id_where_it_is_read(configured, monkeypatch, overrides, reads):
+    config = configured(*overrides)
+    before, made_by = run_id(config), versions(config)
+    monkeypatch.setattr(microworld, "VERSION", microworld.VERSION + 1)
+    assert (run_id(config) != before) == reads
+    assert ("world" in made_by) == reads
 
 
 def test_a_data_file_counts_by_its_content(configured, tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from experiments import exchange, store, store_verify
-from experiments.config import RESULTS_VERSION, config_hash, run_id, validate
+from experiments.config import RESULTS_VERSION, config_hash, run_id, validate, versions
 from experiments.run import execute
 from tests.experiments.runs import run as do_run
 
@@ -100,6 +100,7 @@ def test_what_is_broken_is_named_with_its_reason(copy, capsys, kind, spoil, reas
     ("spoil", "why"),
     [
         (edit(code_version={"curate": 1, "train": 1, "experiments": 1}), "made by another version of the code"),
+        (edit(code_version=dict(RESULTS_VERSION)), "made by another version of the code (world 1)"),
         (lambda folder: (folder / "config.yaml").write_text("arm: full\n"), "its config is none of this version's"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_config_whose_data_is_elsewhere_cannot_be_checked(tmp_path, composed):
     data.write_text('{"instruction": "a", "output": "b"}\n')
     config = validate(composed("data=alpaca", f"data.path={data}"))
     record = {key: kind() for key, kind in store_verify.KEYS.items()}
-    record |= {"run_id": run_id(config), "config_hash": config_hash(config), "code_version": dict(RESULTS_VERSION)}
+    record |= {"run_id": run_id(config), "config_hash": config_hash(config), "code_version": versions(config)}
     folder = store.open_run(tmp_path / "runs" / run_id(config), config.model_dump(mode="json"))
     store.finish(folder, record)
     assert store_verify.id_fault(folder) == (None, None)
