@@ -1,7 +1,8 @@
 """The embedded base model: a tiny causal LM pre-trained from scratch until a probe says that it knows its text.
 
 Learning jumps after a plateau of unpredictable length, so no fixed step count would give equal bases: training goes
-on at a constant rate until the probe passes, then cools down.
+on at a constant rate until the probe passes, then cools down. A seed that does not settle at that rate cools down after
+`max_steps` and is held to the same bar then.
 """
 
 import json
@@ -32,8 +33,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a base model into the Hugging Face folder `out`; a checkpoint in `out` is taken up again.
 
-    Returns {"steps", "seconds", "probe"}; also written to `out`/pretraining.json. Raises UserError when the probe
-    does not pass within `max_steps`.
+    Returns {"steps", "seconds", "probe"}; also written to `out`/pretraining.json. Raises UserError when the probe has
+    not passed within `max_steps` and does not after the cool-down that follows either.
     """
     tokenizer = word_tokenizer(vocabulary)
     model = new_llama(
@@ -47,7 +48,7 @@ def pretrain(
     )
     optimizer = torch.optim.AdamW(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     rng = random.Random(f"{seed} text")
-    state: dict[str, Any] = {"step": 0, "passed_at": None, "seconds": 0.0, "left": []}
+    state: dict[str, Any] = {"step": 0, "cools_from": None, "seconds": 0.0, "left": []}
     checkpoint = out / "checkpoint.safetensors"
     if resumed := checkpoints.load(checkpoint, model):
         position, slots = resumed
@@ -59,13 +60,8 @@ def pretrain(
     eos, text = ids["<eos>"], sentences(rng)
     started, before = time.perf_counter(), state["seconds"]
     model.train()
-    while state["passed_at"] is None or state["step"] < state["passed_at"] + settings.cooldown:
+    while state["cools_from"] is None or state["step"] < state["cools_from"] + settings.cooldown:
         step = state["step"]
-        if state["passed_at"] is None and step >= settings.max_steps and step % settings.probe_every == 0:
-            raise UserError(
-                f"model.max_steps: the base of seed {seed} has not learnt its text after {step} steps"
-                f" (probe {_probe(model, tokenizer, probe)}); raise model.max_steps or choose another seed.base"
-            )
         tokens = state["left"]
         need = settings.batch * settings.length
         while len(tokens) < need:
@@ -74,8 +70,8 @@ def pretrain(
         state["left"] = tokens[need:]
         batch = torch.tensor(tokens[:need]).view(settings.batch, settings.length)
         factor = min(1.0, (step + 1) / settings.warmup)
-        if state["passed_at"] is not None:
-            factor = 1 - (step - state["passed_at"]) / settings.cooldown
+        if state["cools_from"] is not None:
+            factor = 1 - (step - state["cools_from"]) / settings.cooldown
         optimizer.param_groups[0]["lr"] = settings.lr * factor
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
@@ -86,17 +82,23 @@ def pretrain(
         if step % settings.probe_every == 0:
             found = _probe(model, tokenizer, probe)
             report(step, {"loss": float(loss.detach()), **found})
-            passed = all(found[band] >= bar for band, bar in settings.pass_at.items())
-            if state["passed_at"] is None and passed:
-                state["passed_at"] = step
+            if state["cools_from"] is None and (_passes(found, settings) or step >= settings.max_steps):
+                state["cools_from"] = step
         if step % settings.checkpoint_every == 0:
             state["seconds"] = before + time.perf_counter() - started
             checkpoints.save(checkpoint, model, optimizer, {**state, "rng": rng.getstate()})
+    found = _probe(model, tokenizer, probe)
     model.eval()
+    if not _passes(found, settings):
+        known = ", ".join(f"{band} {found[band]:.2f} of {bar}" for band, bar in settings.pass_at.items())
+        raise UserError(
+            f"model.pretraining.max_steps={settings.max_steps}: the base of seed {seed} has not learnt its text after"
+            f" {state['step']} steps (facts known: {known}); raise it or choose another seed.base"
+        )
     result = {
         "steps": state["step"],
         "seconds": before + time.perf_counter() - started,
-        "probe": _probe(model, tokenizer, probe),
+        "probe": found,
         "settings": settings.model_dump(),
         "seed": seed,
     }
@@ -106,6 +108,10 @@ def pretrain(
     for part in out.glob("checkpoint.*"):
         part.unlink()
     return result
+
+
+def _passes(found: dict[str, float], settings: PretrainingConfig) -> bool:
+    return all(found[band] >= bar for band, bar in settings.pass_at.items())
 
 
 def _probe(model: Any, tokenizer: Any, probe: Probe) -> dict[str, float]:

@@ -318,13 +318,13 @@ def test_what_runs_share_is_built_first_and_said(make, tmp_path):
 
 def test_what_cannot_be_built_is_said_and_left_to_the_runs(make, monkeypatch):
     def fails(config, say):
-        raise prepare.UserError("model.max_steps: too few;\nraise it")
+        raise prepare.UserError("model.pretraining.max_steps=9: too few;\nraise it")
 
     monkeypatch.setattr(prepare, "build_base", fails)
     heard = []
     with prepare.told([make()], heard.append):
-        assert prepare.build(make()) == "model.max_steps: too few; raise it"
-    assert heard == ["model.max_steps: too few; raise it; the runs that need it try it themselves"]
+        assert prepare.build(make()) == "model.pretraining.max_steps=9: too few; raise it"
+    assert heard == ["model.pretraining.max_steps=9: too few; raise it; the runs that need it try it themselves"]
 
 
 @pytest.mark.parametrize(

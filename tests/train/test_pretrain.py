@@ -79,8 +79,15 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
     shutil.rmtree(torn)
 
 
+def test_a_seed_that_does_not_settle_cools_down_and_is_held_to_the_same_bar(tmp_path):
+    heard = {}
+    result = run(tmp_path / "a", lambda step, found: heard.update({step: found["pairs"]}), max_steps=5, cooldown=100)
+    assert heard[5] < 0.9 <= result["probe"]["pairs"] and result["steps"] == 105
+
+
 def test_a_probe_that_never_passes_is_an_error_that_names_the_seed(tmp_path):
-    with pytest.raises(UserError, match=r"model\.max_steps: the base of seed 0 .* 20 steps"):
+    said = r"pretraining\.max_steps=20: the base of seed 0 .* 26 steps .*pairs 0\.\d\d of 1\.1"
+    with pytest.raises(UserError, match=said):
         run(tmp_path / "b", pass_at={"pairs": 1.1}, max_steps=20, checkpoint_every=5)
-    with pytest.raises(UserError, match=r"20 steps"):  # nor is it tried again from the start
+    with pytest.raises(UserError, match=r"26 steps"):  # nor is it tried again from the start
         run(tmp_path / "b", lambda step, _: pytest.fail("trained"), pass_at={"pairs": 1.1}, max_steps=20)
