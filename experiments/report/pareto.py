@@ -105,6 +105,6 @@ def _minutes_axis(ax: Axes, values: Sequence[float], colours: Mapping[str, str])
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
-        margin = 0.08 * (high - low) or 0.1 * high or 1
+        margin = max(0.08 * (high - low), 0.1 * high) or 1  # arms that cost about the same stand side by side
         ax.set_xlim(max(0, low - margin), high + margin)
     ax.set_xlabel("minutes a run, of one core or of the GPU", color=colours["muted"])

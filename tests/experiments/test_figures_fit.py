@@ -105,6 +105,16 @@ def test_intervals_of_two_pairs_leave_something_to_be_seen():
     assert high - low <= 2.1 * np.ptp(values)
 
 
+@pytest.mark.parametrize(("minutes", "share"), [((0.5377, 0.538), (0, 0.01)), ((1.0, 3.0), (0.7, 0.9))])
+def test_arms_that_cost_about_the_same_stand_side_by_side_and_others_apart(minutes, share):
+    _, ax = plt.subplots()
+    pareto._minutes_axis(ax, minutes, {"muted": "black"})
+    low, high = ax.get_xlim()
+    plt.close()
+    assert low < min(minutes) and max(minutes) < high
+    assert share[0] < (max(minutes) - min(minutes)) / (high - low) < share[1]
+
+
 def test_the_quoted_figure_stands_beside_the_interval(content):
     all_of_it, _ = content
     first, second = all_of_it.claims
