@@ -33,8 +33,8 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a base model into the Hugging Face folder `out`; a checkpoint in `out` is taken up again.
 
-    Returns {"steps", "seconds", "probe"}; also written to `out`/pretraining.json. Raises UserError when the probe has
-    not passed within `max_steps` and does not after the cool-down that follows either.
+    Returns {"steps", "seconds", "probe"}; also written to `out`/pretraining.json. Raises UserError when the probe does
+    not pass after the cool-down, which begins when it first passes, or after `max_steps`.
     """
     tokenizer = word_tokenizer(vocabulary)
     model = new_llama(
