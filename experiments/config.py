@@ -34,6 +34,7 @@ from train.config import ModelConfig, RewardModelConfig, TrainingConfig
 
 # Raised when the results of a package change; part of every run's id.
 RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
+DECODER_VERSION = 1  # of train/fused.py: of the runs whose models may be small enough for it
 
 SEEDED = ("micro", "scratch")  # models whose weights come from seed.base
 
@@ -343,8 +344,11 @@ def reads_world(config: Config) -> bool:
 
 
 def versions(config: Config) -> dict[str, int]:
-    """Of all code that makes this run's result; of the embedded world only where it has a part in it."""
-    return {**RESULTS_VERSION, **({"world": microworld.VERSION} if reads_world(config) else {})}
+    """Of all code that makes this run's result; of the embedded world and the small decoder where they have a part."""
+    parts = {"world": microworld.VERSION} if reads_world(config) else {}
+    if config.model.kind != "smollm2":
+        parts["decoder"] = DECODER_VERSION
+    return {**RESULTS_VERSION, **parts}
 
 
 def run_id(config: Config) -> str:

@@ -15,6 +15,7 @@ from curate.text import load_stories
 
 from . import workers
 from .config import (
+    DECODER_VERSION,
     RESULTS_VERSION,
     Config,
     content_hash,
@@ -43,7 +44,7 @@ def base_folder(config: Config) -> Path:
         "world": [config.seed.world, microworld.VERSION],
         "seed": config.seed.base,
         "pretraining": model.pretraining.model_dump(),
-        "code": RESULTS_VERSION["train"],
+        "code": [RESULTS_VERSION["train"], DECODER_VERSION],
     }
     return _models(config) / f"base-{fingerprint(identity)}"
 
@@ -122,7 +123,7 @@ def cloze_cells(model: Any, tokenizer: Any, *, world: int) -> dict[str, dict[str
 
     probes = microworld.cloze(microworld.build_world(world))
     questions = [Question(p.prompt, p.value, stop=(".",)) for p in probes]
-    found = answer(model, tokenizer, questions, max_length=64, token_budget=8192)
+    found = answer(model, tokenizer, questions, max_length=64, token_budget=2048)
     bands: dict[str, list[int]] = {}
     for at, probe in enumerate(probes):
         for band in (probe.band,) if probe.band == "never" else (probe.band, "shown"):

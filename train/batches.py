@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from . import unpadded
+from . import fused, unpadded
 
 IGNORED = -100
 
@@ -71,12 +71,17 @@ def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
     if rescales:
         return model(**inputs, use_cache=False).logits[:, :-1][carries], labels[carries]
-    if unpadded.possible(inner) and not inputs["attention_mask"].all():
-        hidden, at = unpadded.hidden(inner.get_decoder(), inputs)
+    decoder, head = inner.get_decoder(), inner.get_output_embeddings()
+    in_one = fused.possible(decoder, longest=labels.shape[1] + 1)
+    if in_one or (unpadded.possible(inner) and not inputs["attention_mask"].all()):
+        at = inputs["attention_mask"].flatten().nonzero()[:, 0]
         carrying = functional.pad(carries, (0, 1)).flatten()[at].nonzero()[:, 0]
-        return inner.get_output_embeddings()(hidden.index_select(0, carrying)), labels[carries]
-    hidden = inner.get_decoder()(**inputs, use_cache=False).last_hidden_state
-    return inner.get_output_embeddings()(hidden[:, :-1][carries]), labels[carries]
+        if in_one:
+            return head(fused.hidden(decoder, inputs["input_ids"], at, carrying)), labels[carries]
+        hidden = unpadded.hidden(decoder, inputs["input_ids"], at)
+        return head(hidden.index_select(0, carrying)), labels[carries]
+    hidden = decoder(**inputs, use_cache=False).last_hidden_state
+    return head(hidden[:, :-1][carries]), labels[carries]
 
 
 def response_loss(model: Any, batch: dict[str, torch.Tensor], items: torch.Tensor | int | None = None) -> torch.Tensor:

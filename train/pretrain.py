@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from . import UserError, checkpoints
+from .batches import response_loss
 from .config import PretrainingConfig
 from .models import new_llama, word_tokenizer
 
@@ -73,7 +74,7 @@ def pretrain(
         if state["cools_from"] is not None:
             factor = 1 - (step - state["cools_from"]) / settings.cooldown
         optimizer.param_groups[0]["lr"] = settings.lr * factor
-        loss = model(input_ids=batch, labels=batch).loss
+        loss = response_loss(model, {"input_ids": batch, "attention_mask": torch.ones_like(batch), "labels": batch})
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -33,19 +33,17 @@ def possible(model: Any) -> bool:
     return model.config._attn_implementation == NAME
 
 
-def hidden(decoder: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Last hidden states (tokens, width) of a batch padded on the right, its rows one after another, and (tokens,)
-    where each token stands in the flattened batch."""
-    rows, width = batch["input_ids"].shape
-    at = batch["attention_mask"].flatten().nonzero()[:, 0]
-    states = decoder(
-        input_ids=batch["input_ids"].flatten()[at][None],
+def hidden(decoder: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Last hidden states (tokens, width) of `ids` (rows, longest), padded on the right, its rows one after another;
+    `at` (tokens,) says where each token stands in the flattened batch."""
+    rows, width = ids.shape
+    return decoder(
+        input_ids=ids.flatten()[at][None],
         attention_mask=torch.ones_like(at)[None],  # else transformers would draw up a mask that keeps the rows apart
         position_ids=(at % width)[None],
         use_cache=False,
         places=(rows, width, at),
     ).last_hidden_state[0]
-    return states, at
 
 
 def _attend(
