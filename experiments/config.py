@@ -34,7 +34,7 @@ from train.config import ModelConfig, RewardModelConfig, TrainingConfig
 
 # Raised when the results of a package change; part of every run's id.
 RESULTS_VERSION = {"curate": 2, "experiments": 3, "train": 1}
-DECODER_VERSION = 1  # of train/fused.py: of the runs whose models may be small enough for it
+DECODER_VERSION = 2  # of what small models go through: train/fused.py; 1 was the layers of transformers
 
 SEEDED = ("micro", "scratch")  # models whose weights come from seed.base
 
