@@ -166,12 +166,22 @@ def test_the_version_of_the_world_is_part_of_the_id_where_it_is_read(configured,
     assert ("world" in made_by) == reads
 
 
-@pytest.mark.parametrize("kind", ["micro", "scratch", "hf", "smollm2"])
-def test_the_version_of_the_small_decoder_is_part_of_the_id_where_a_model_may_be_small(configured, monkeypatch, kind):
-    config = configured("data=alpaca", "data.path=x.json", f"model={kind}", *(["model.path=x"] if kind == "hf" else []))
+@pytest.mark.parametrize(
+    ("overrides", "may_be_small"),
+    [
+        ((), True),
+        (("data=world_text", "model=scratch", "evaluation=world_text"), True),
+        (("data=alpaca", "data.path=x.json", "model=hf", "model.path=x"), True),
+        (("data=alpaca", "data.path=x.json", "model=smollm2"), False),
+    ],
+)
+def test_the_version_of_the_small_decoder_is_part_of_the_id_where_a_model_may_be_small(
+    configured, monkeypatch, overrides, may_be_small
+):
+    config = configured(*overrides)
     before, made_by = run_id(config), versions(config)
     monkeypatch.setattr("experiments.config.DECODER_VERSION", 99)
-    assert (run_id(config) != before) == ("decoder" in made_by) == (kind != "smollm2")
+    assert (run_id(config) != before) == ("decoder" in made_by) == may_be_small
 
 
 def test_a_data_file_counts_by_its_content(configured, tmp_path):
