@@ -1,7 +1,8 @@
 """Speed of fine-tuning, in one process unless said:  python tests/benchmarks/bench_finetune.py
 
-Prints useful tokens (padding not counted) a second against a bare PyTorch loop and against TRL's SFTTrainer (extra
-`bench`), the overhead of a run (its wall time less steps and evaluation), and two processes against one.
+Prints useful tokens (padding not counted) a second against the same with transformers' layers in the place of
+`train/fused.py`, a bare PyTorch loop, and TRL's SFTTrainer (extra `bench`); the overhead of a run (its wall time less
+steps and evaluation), and two processes against one.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from hydra import compose, initialize_config_dir
 from curate import microworld
 from curate.example import column, render
 from experiments.config import validate
+from train import fused
 from train.batches import Row, collate, encode
 from train.finetune import finetune
 from train.models import new_llama, word_tokenizer
@@ -59,6 +61,16 @@ def ours(training, tokenizer, rows, make) -> float:
     at: list[float] = []
     finetune(where_possible(make()), tokenizer, rows, training, 0, lambda *_: at.append(time.perf_counter()))
     return (at[-1] - at[0]) * STEPS / (STEPS - 1)
+
+
+def by_layers(*material) -> float:
+    """Ours, but for the decoder."""
+    possible = fused.possible
+    fused.possible = lambda *_, **__: False
+    try:
+        return ours(*material)
+    finally:
+        fused.possible = possible
 
 
 def bare(training, tokenizer, rows, make) -> float:
@@ -138,9 +150,9 @@ def main() -> None:
     training, tokenizer, rows, _ = material_
     tokens = sum(len(e["input_ids"]) for e in encode(tokenizer, rows, training.max_length)) / len(rows)
     useful = tokens * training.batch_size * STEPS
-    times: dict[str, list[float]] = {"ours": [], "bare loop": [], "TRL SFTTrainer": []}
+    times: dict[str, list[float]] = {"ours": [], "by layers": [], "bare loop": [], "TRL SFTTrainer": []}
     for _ in range(3):  # interleaved, so that a slow minute hits all
-        for name, run in (("ours", ours), ("bare loop", bare), ("TRL SFTTrainer", trl)):
+        for name, run in (("ours", ours), ("by layers", by_layers), ("bare loop", bare), ("TRL SFTTrainer", trl)):
             seconds = run(*material_)
             if seconds is not None:
                 times[name].append(seconds)

@@ -100,7 +100,7 @@ def test_what_is_broken_is_named_with_its_reason(copy, capsys, kind, spoil, reas
     ("spoil", "why"),
     [
         (edit(code_version={"curate": 1, "train": 1, "experiments": 1}), "made by another version of the code"),
-        (edit(code_version=dict(RESULTS_VERSION)), "made by another version of the code (world 1)"),
+        (edit(code_version=dict(RESULTS_VERSION)), "made by another version of the code (world 1, decoder 1)"),
         (lambda folder: (folder / "config.yaml").write_text("arm: full\n"), "its config is none of this version's"),
     ],
 )
