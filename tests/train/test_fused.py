@@ -98,6 +98,16 @@ def test_a_gradient_can_be_asked_for_again_and_comes_out_the_same(tokenizer):
     assert all(map(torch.equal, first, torch.autograd.grad(response_loss(model, rows), weights)))
 
 
+def test_a_batch_in_which_nothing_is_asked_for_costs_nothing(tokenizer):
+    """As the share of one of several processes may be: train/distributed.py."""
+    model, rows = llama(tokenizer), responses(tokenizer)
+    rows["labels"][:] = IGNORED
+    loss = response_loss(model, rows, items=1)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not any(weight.grad.any() for weight in model.parameters())
+
+
 def test_what_is_frozen_gets_no_gradient(tokenizer):
     model = llama(tokenizer)
     frozen = [model.model.layers[0].self_attn.q_proj.weight, model.model.norm.weight]
@@ -132,7 +142,7 @@ def test_adapters_other_precisions_and_long_rows_go_their_own_way(tokenizer):
         assert not fused.possible(decoder, LONGEST)
     assert not fused.possible(llama(tokenizer).to(torch.bfloat16).get_decoder(), LONGEST)
     checkpointing = llama(tokenizer)
-    checkpointing.gradient_checkpointing_enable()
+    checkpointing.model.gradient_checkpointing = True
     assert not fused.possible(checkpointing.get_decoder(), LONGEST)
     for target, tokens in (("all-linear", None), (["v_proj"], None), (["down_proj"], ("<q>",))):
         lora = LoraConfig(r=2, alpha=4, target=target)
