@@ -82,6 +82,7 @@ def test_the_quick_experiment_measures_what_it_says():
     assert list(tree.training.tokens_trained) == ["<q>", "<a>", "<eos>", "ok", ":"]
     assert dict(tree.evaluation.best) == {"suite": "validation", "metric": "em", "mode": "max"}
     assert dict(tree.model.pretraining.pass_at) == {"top": 0.95, "middle": 0.9}
+    assert dict(tree.model.pretraining.cools_at) == {"top": 0.9, "middle": 0.8}
     assert [name for name, suite in tree.evaluation.suites.items() if suite.ood] == ["entity", "wording", "composition"]
     copies = {name: trees[name].duplication for name in ("quarter", "all")}
     assert [(c.mode, c.source) for c in copies.values()] == [("replace", "random"), ("replace", "concentrated")]

@@ -33,7 +33,9 @@ class PretrainingConfig(_Strict):
     cooldown: int = Field(gt=0)
     max_steps: int = Field(gt=0)
     probe_every: int = Field(gt=0)
+    cools_at: dict[str, float]
     pass_at: dict[str, float]
+    beta2: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     checkpoint_every: int = Field(gt=0)
 
