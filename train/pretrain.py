@@ -94,9 +94,9 @@ def pretrain(
     if not _reaches(found, settings.pass_at):
         known = ", ".join(f"{band} {found[band]:.2f} of {bar}" for band, bar in settings.pass_at.items())
         raise UserError(
-            f"model.pretraining.max_steps={settings.max_steps}, cooldown={settings.cooldown}: the base of seed {seed} has"
-            f" not learnt its text after {state['step']} steps (facts known: {known}); raise them, or choose another"
-            " seed.base"
+            f"model.pretraining.max_steps={settings.max_steps}, cooldown={settings.cooldown}: the base of seed {seed}"
+            f" has not learnt its text after {state['step']} steps (facts known: {known}); raise them or choose"
+            " another seed.base"
         )
     result = {
         "steps": state["step"],
