@@ -3,7 +3,8 @@
 Whole runs of the default size in one process of one thread, wandb offline, base model and reward model made beforehand
 (minutes, where STORE has none); those of a pair in turn, as an experiment makes them. Printed: runs an hour, the share
 of each part in the time by the clock, and how much of the machine's matrix-product peak the training steps use for
-arithmetic on tokens that are no padding.
+arithmetic on tokens that are no padding: counted as usual, six operations a weight and token, whether or not a way was
+found around some of them (the last layer and the head, where no label is).
 """
 
 import argparse
