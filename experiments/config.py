@@ -346,7 +346,7 @@ def reads_world(config: Config) -> bool:
 def versions(config: Config) -> dict[str, int]:
     """Of all code that makes this run's result; of the embedded world and the small decoder where they have a part."""
     parts = {"world": microworld.VERSION} if reads_world(config) else {}
-    if config.model.kind != "smollm2":
+    if config.model.kind != "smollm2":  # too large for it, and of another attention
         parts["decoder"] = DECODER_VERSION
     return {**RESULTS_VERSION, **parts}
 

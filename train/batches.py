@@ -72,7 +72,7 @@ def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     if rescales:
         return model(**inputs, use_cache=False).logits[:, :-1][carries], labels[carries]
     decoder, head = inner.get_decoder(), inner.get_output_embeddings()
-    in_one = fused.possible(decoder, longest=labels.shape[1] + 1)
+    in_one = fused.possible(decoder, longest=batch["labels"].shape[1])
     if in_one or (unpadded.possible(inner) and not inputs["attention_mask"].all()):
         at = inputs["attention_mask"].flatten().nonzero()[:, 0]
         carrying = functional.pad(carries, (0, 1)).flatten()[at].nonzero()[:, 0]

@@ -122,7 +122,7 @@ def test_there_is_a_test_for_every_experiment():
     assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested
 
 
-SHORT = ("peft",)  # every kind of block; the others take minutes
+SHORT = ("label_noise", "peft")  # every kind of block and claim; the others take minutes
 LONG = [
     pytest.param(name, marks=pytest.mark.soak) for name in campaign.EXPERIMENTS if name not in (*SHORT, "judge_bias")
 ]

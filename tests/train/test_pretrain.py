@@ -18,8 +18,7 @@ def settings(**keys):
     defaults = {
         "hidden": 32, "layers": 1, "heads": 2, "mlp": 32, "lr": 1e-2, "batch": 4, "length": 16, "warmup": 2,
         "weight_decay": 0.0, "cooldown": 6, "max_steps": 400, "probe_every": 5, "cools_at": {"pairs": 0.7},
-        "pass_at": {"pairs": 0.9}, "beta2": 0.95,
-        "checkpoint_every": 5,
+        "pass_at": {"pairs": 0.9}, "beta2": 0.95, "checkpoint_every": 5,
     }  # fmt: skip
     return PretrainingConfig(**{**defaults, **keys})
 
@@ -93,7 +92,6 @@ def test_a_probe_that_never_passes_is_an_error_that_names_the_seed(tmp_path):
         run(tmp_path / "b", **never, max_steps=20, checkpoint_every=5)
     with pytest.raises(UserError, match=r"26 steps"):  # nor is it tried again from the start
         run(tmp_path / "b", lambda step, _: pytest.fail("trained"), **never, max_steps=20)
-    with pytest.raises(
-        UserError, match=r"7 steps .*pairs 0\.\d\d of 0\.9\)"
-    ):  # what started the cool-down is not enough
+    # what started the cool-down is not enough
+    with pytest.raises(UserError, match=r"7 steps .*pairs 0\.\d\d of 0\.9\)"):
         run(tmp_path / "c", cools_at={"pairs": 0.0}, cooldown=2)
