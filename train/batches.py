@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -48,14 +50,16 @@ def encode(tokenizer: Any, rows: Sequence[Row], max_length: int) -> list[dict[st
 
 def collate(encoded: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
     """Padded tensors (rows, longest): input_ids, attention_mask, labels."""
-    width = max(len(e["input_ids"]) for e in encoded)
-    missing = [width - len(e["input_ids"]) for e in encoded]
-    rows = list(zip(encoded, missing, strict=True))
-    return {
-        "input_ids": torch.tensor([e["input_ids"] + [pad] * m for e, m in rows]),
-        "attention_mask": torch.tensor([[1] * (width - m) + [0] * m for m in missing]),
-        "labels": torch.tensor([e["labels"] + [IGNORED] * m for e, m in rows]),
-    }
+    lengths = np.array([len(e["input_ids"]) for e in encoded])
+    real = np.arange(lengths.max()) < lengths[:, None]
+
+    def padded(name: str, filler: int) -> torch.Tensor:  # at once: a list of lists takes torch four times as long
+        values = np.full(real.shape, filler, np.int64)
+        values[real] = np.fromiter(chain.from_iterable(e[name] for e in encoded), np.int64)
+        return torch.from_numpy(values)
+
+    mask = torch.from_numpy(real.astype(np.int64))
+    return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", IGNORED)}
 
 
 def response_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
