@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from curate.example import column, pool_hash
-from train import distributed, follower, memory
+from train import distributed, follower
 from train.finetune import LOSS_WINDOW, Checkpoint, Curve, Point, finetune, spikes
 from train.models import load_to_tune, trainable_share, with_lora
 
@@ -45,7 +45,6 @@ from .table import ITEMS
 
 def run(config: Config, folder: Path) -> dict[str, Any]:
     """Do one run into its opened `folder` and return its record, which is written last."""
-    memory.keep_freed()
     if config.evaluation.pairwise:
         check_judge(config.evaluation.pairwise.endpoint)
     subset = curate_subset(config)

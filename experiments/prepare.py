@@ -12,7 +12,6 @@ from curate.example import column, render
 from curate.preferences import read_preferences
 from curate.reading import HUB
 from curate.text import load_stories
-from train import memory
 
 from . import workers
 from .config import (
@@ -263,7 +262,6 @@ def build(config: Config) -> str | None:
         news.write_text(text)
 
     workers.watch_parent()
-    memory.keep_freed()
     error = attempt(build_base, config, say)
     if error is None and trains_reward_model(config):
         error = attempt(build_reward, config, say)

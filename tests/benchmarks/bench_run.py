@@ -20,6 +20,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if "GLIBC_TUNABLES" not in os.environ and __name__ == "__main__":
+    import experiments.run  # noqa: F401  it says how memory is kept, to processes that start after it
+
+    os.execv(sys.executable, [sys.executable, *sys.argv])
 
 import torch
 from hydra import compose, initialize_config_dir

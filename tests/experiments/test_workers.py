@@ -1,6 +1,7 @@
-"""A sweep that is killed leaves nobody computing, and a run that hangs is ended."""
+"""A sweep that is killed leaves nobody computing, a run that hangs is ended, and workers keep their memory."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -103,3 +104,26 @@ def test_a_run_that_ends_is_no_longer_watched(monkeypatch, tmp_path):
         at_step(1)
     time.sleep(0.5)
     assert store.failure(tmp_path) is None
+
+
+PAGES_ASKED_FOR = """
+import resource
+import torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for size in range(1, 33):
+    torch.ones(size * 100_000)  # each is larger than what glibc would keep, having met those before it
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+STARTED = f"print(subprocess.check_output([sys.executable, '-c', {PAGES_ASKED_FOR!r}], text=True))"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told how to keep memory")
+def test_processes_that_start_after_run_keep_what_tensors_gave_back():
+    def asked(first):
+        command = [sys.executable, "-c", f"import os, subprocess, sys\n{first}\n" + STARTED]
+        environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+        out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return int(out.stdout)
+
+    assert 3 * asked("import experiments.run") < asked("")
