@@ -64,7 +64,7 @@ def measure(claim: Claim, table: pd.DataFrame, best: tables.Best) -> Measured:
     """The paired differences of one claim and their estimate, or the reason why there is none."""
     plan = tables.planned(table)
     if why := claim.not_comparable:
-        return Measured(claim.control, reason=why.reason, notes=[f"to decide it: {why.command}"])
+        return Measured(claim.control, reason=why.reason.removesuffix("."), notes=[f"to decide it: {why.command}"])
     for key in set(axes(claim.statistic)) - set(plan.columns):
         return Measured(claim.control, reason=f"no run was planned along {key}")
     for selector in (claim.treatment, *claim.controls):

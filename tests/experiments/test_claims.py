@@ -158,14 +158,13 @@ def test_holm_levels_step_down_and_stop():
 
 def test_a_claim_that_cannot_be_tested_still_counts_and_one_that_is_not_comparable_does_not():
     table = table_of({"a": [0.5, 0.6, 0.55, 0.5, 0.61, 0.55], "b": [0.3, 0.4, 0.36, 0.3, 0.4, 0.35]})
-    why = {"reason": "saturated", "command": "python -m experiments.run ..."}
+    why = {"reason": "saturated.", "command": "python -m experiments.run ..."}
     untestable = claim(id="missing", treatment={"arm": "c"})
     far = claim(id="far", not_comparable=why)
     first = judge(table, claim(), untestable, far)
     assert [e["level"] for e in first] == [0.975, None, None]
     assert [e["verdict"] for e in first] == ["reproduced", "inconclusive", "not_comparable"]
-    assert "saturated" in first[2]["note"]
-    assert why["command"] in first[2]["note"]
+    assert first[2]["note"] == f"saturated; to decide it: {why['command']}"
 
 
 # --- from runs to verdicts ------------------------------------------------------------------------------------------
