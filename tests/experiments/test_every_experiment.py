@@ -118,13 +118,16 @@ def checked(report, arms, pairs):
 
 def test_there_is_a_test_for_every_experiment():
     tested = {name.removeprefix("test_").removesuffix("_runs") for name in globals() if name.endswith("_runs")}
-    tested |= set(LARGE) | set(campaign.EXPERIMENTS)
+    tested |= {*LARGE, *campaign.EXPERIMENTS, *BESIDE}
     assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == tested
 
 
 SHORT = ("label_noise", "peft")  # every kind of block and claim; the others take minutes
+BESIDE = ("data_vs_model_rate",)  # with a command of its own, and made like those
 LONG = [
-    pytest.param(name, marks=pytest.mark.soak) for name in campaign.EXPERIMENTS if name not in (*SHORT, "judge_bias")
+    pytest.param(name, marks=pytest.mark.soak)
+    for name in (*campaign.EXPERIMENTS, *BESIDE)
+    if name not in (*SHORT, "judge_bias")
 ]
 
 
