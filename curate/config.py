@@ -270,6 +270,9 @@ class DecontaminateConfig(_Config):
     near: float = Field(default=0.8, gt=0, le=1)
 
 
+FEW = 16
+
+
 class DuplicationConfig(_Config):
     mode: Literal["replace", "append"] = "replace"
     rate: float = Field(default=0.0, ge=0, le=1)
@@ -278,12 +281,18 @@ class DuplicationConfig(_Config):
     kind: Literal["exact", "near"] = "exact"
     stratum: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_are_left(cls, given: Any) -> Any:
+        """At rate 1.0 nothing but copies is left; a sweep over rates that gets there need not say of how many rows."""
+        if isinstance(given, dict) and given.get("rate") == 1 and given.get("mode", "replace") == "replace":
+            return {**given, "k": FEW if given.get("k") is None else given["k"]}
+        return given
+
     @model_validator(mode="after")
     def _is_complete(self) -> "DuplicationConfig":
         if self.rate == 0:
             return self
-        if self.k is None and self.mode == "replace" and self.rate == 1:
-            raise ValueError("k=null: at rate 1.0 nothing but copies is left; of how many rows? set duplication.k=16")
         if self.k is None and self.source == "concentrated":
             raise ValueError("k=null: copies of how many rows? set duplication.k=16")
         if self.stratum is None and self.source == "important":

@@ -103,7 +103,6 @@ DATA = {
         ("selection", {"kind": "threshold"}, "selection.threshold=null: which score"),
         ("selection", {"kind": "longest"}, "selection.k=null: how many rows?"),
         ("selection", {"kind": "random", "fraction": 0.0}, "selection.fraction=0.0: should be greater than 0"),
-        ("duplication", {"rate": 1.0}, "duplication.k=null: at rate 1.0"),
         ("duplication", {"rate": 0.2, "source": "concentrated"}, "duplication.k=null: copies of how many"),
         ("duplication", {"rate": 0.2, "source": "important"}, "duplication.stratum=null"),
         ("duplication", {"rate": 2.0, "mode": "append"}, "duplication.rate=2.0: should be less than"),
@@ -164,3 +163,9 @@ def test_a_scorer_keeps_what_its_kind_reads() -> None:
 def test_configs_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         NoiseConfig(kind="none", rate=0.0).rate = 1.0
+
+
+def test_a_sweep_over_rates_of_duplication_need_not_say_how_few_rows_are_left_at_1() -> None:
+    assert [DuplicationConfig(rate=rate).k for rate in (0, 0.25, 1)] == [None, None, 16]
+    assert DuplicationConfig(rate=1.0, k=4).k == 4
+    assert DuplicationConfig(rate=1.0, mode="append").k is None  # every row twice

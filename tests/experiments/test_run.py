@@ -55,6 +55,13 @@ def test_an_experiment_runs_reports_and_leaves_nothing_but_its_store(cli, tmp_pa
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {*runs_of("runs"), "reports"}
 
 
+def test_noise_and_copies_are_swept_in_one_line(cli):
+    rates = ("noise.rate=0,0.2,0.4", "duplication.rate=0,0.25,1", "seed.pair=range(6)")
+    code, out, err = cli("experiment=alpagasus", *rates, "plan=only")
+    assert (code, err) == (0, "")
+    assert "alpagasus: 486 runs (81 cells x 6 pairs), 0 done, 486 to do, 6 base models to build" in out
+
+
 def test_a_report_names_no_folder_of_this_machine(cli, tmp_path):
     where = tmp_path / "somewhere"
     cli(*TWO_ARMS, f"store.root={where}")
