@@ -270,7 +270,7 @@ class DecontaminateConfig(_Config):
     near: float = Field(default=0.8, gt=0, le=1)
 
 
-FEW = 16
+FEW = 16  # rows left at rate 1.0 where k says nothing: as many as the experiments on that rate have
 
 
 class DuplicationConfig(_Config):
