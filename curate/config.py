@@ -285,9 +285,10 @@ class DuplicationConfig(_Config):
     @classmethod
     def _few_are_left(cls, given: Any) -> Any:
         """At rate 1.0 nothing but copies is left; a sweep over rates that gets there need not say of how many rows."""
-        if isinstance(given, dict) and given.get("rate") == 1 and given.get("mode", "replace") == "replace":
-            return {**given, "k": FEW if given.get("k") is None else given["k"]}
-        return given
+        if not isinstance(given, dict) or given.get("k") is not None:
+            return given
+        only_copies = given.get("rate") == 1 and given.get("mode", "replace") == "replace"
+        return {**given, "k": FEW} if only_copies else given
 
     @model_validator(mode="after")
     def _is_complete(self) -> "DuplicationConfig":
