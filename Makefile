@@ -42,6 +42,8 @@ clean: ## remove the environment; results and runs stay
 
 # The first run is to be short: hence two stamps, tests and linters being installed when they are asked for, and files
 # that Python compiles when it imports them, most of them never, instead of pip all 17,000.
+# So Python must be let keep what it compiled: else every process compiles PyTorch and the rest again, some 20 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install -q --no-compile --disable-pip-version-check
 .venv/run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
