@@ -20,7 +20,7 @@ from experiments.report.content import (
     interval_of,
     shown,
 )
-from experiments.report.figures import Plan, style_axes
+from experiments.report.figures import WIDE, Plan, style_axes
 from experiments.report.labels import CHARACTER, cut
 
 COLUMNS = ["id", "metric", "scale", "estimate", "ci_low", "ci_high", "level", "margin", "reference", "verdict", "pairs"]
@@ -112,7 +112,8 @@ def _forest_panel(ax: Axes, claims: Sequence[Mapping[str, Any]], colours: Mappin
     ax.xaxis.set_major_locator(ticks)
     if claims[0]["scale"] == "log_ratio":
         ratios = _ratios(math.exp(left), math.exp(right), ticks)
-        ax.xaxis.set_major_locator(FixedLocator([x for x in map(math.log, ratios) if left <= x <= right]))
+        room = 0.03 * (right - left) * WIDE / width  # half of a tick's label
+        ax.xaxis.set_major_locator(FixedLocator([x for x in map(math.log, ratios) if left + room <= x <= right - room]))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"×{math.exp(x):.4g}"))
 
 

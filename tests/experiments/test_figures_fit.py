@@ -130,6 +130,17 @@ def test_the_quoted_figure_stands_beside_the_interval(content):
     assert all("Diamond" not in plan.caption for plan in forest.plans(all_of_it))
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_ratios_at_the_edge_have_no_tick_that_runs_off_the_figure(content, width):
+    all_of_it, _ = content
+    first = all_of_it.claims[0]
+    for high in np.linspace(0.2, 0.3, 6):  # the axis ends now before and now after a tick
+        ratio = {"scale": "log_ratio", "estimate": 0.0, "ci_low": -0.9, "ci_high": float(high), "level": 0.95}
+        (plan,) = forest.plans(replace(all_of_it, claims=[first | ratio]))
+        ticks = [words for words, _ in on_the_figure(plan, width) if words.startswith("×")]
+        assert len(ticks) >= 2
+
+
 def test_labels_that_would_be_cut_to_the_same_are_told_apart_by_their_ends():
     long = [f"duplicated duplication.rate=0 noise.rate=0 noise=near_miss rows={n}" for n in (256, 512)]
     short = labels.told_apart([*long, "full"], WIDE)
