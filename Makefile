@@ -1,7 +1,7 @@
 # make run      the default experiment: environment, base models, reward models, 54 runs, report
 # make test     the test suite, with coverage
 # make check    formatting, types, and every published verdict rebuilt from its runs
-# make claims   every experiment of the embedded world, every claim decided (about two hours)
+# make claims   every experiment of the embedded world, every claim decided (two and a half hours)
 # TORCH may name any other build, as in: make run TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ help: ## what can be made
 run: .venv/run ## the default experiment and its report (10 to 13 minutes on 2 cores, environment included)
 	@$(BIN)/python -m experiments.run experiment=quickstart $(ARGS)
 
-claims: .venv/run ## every experiment of the embedded world, every claim decided (about two hours on 2 cores)
+claims: .venv/run ## every experiment of the embedded world, every claim decided (two and a half hours on 2 shared cores)
 	@$(BIN)/python -m experiments.campaign $(ARGS)
 
 test: .venv/dev ## the tests, with coverage

@@ -1,6 +1,6 @@
 """All experiments of the embedded world, one after the other: every claim decided, what they share run once.
 
-    python -m experiments.campaign                    (make claims; 900 runs, about 2 hours on 2 quiet cores)
+    python -m experiments.campaign                    (make claims; 900 runs, 2.5 hours on 2 shared cores)
     python -m experiments.campaign plan=only          what each would run, and how many runs that makes together
     python -m experiments.campaign store.root=FOLDER  any key, handed on to every experiment
 
