@@ -42,7 +42,8 @@ clean: ## remove the environment; results and runs stay
 
 # The first run is to be short: hence two stamps, tests and linters being installed when they are asked for, and files
 # that Python compiles when it imports them, most of them never, instead of pip all 17,000.
-# So Python must be allowed to keep what it compiled: or every process compiles PyTorch and the rest again, some 20 seconds.
+# So Python must be allowed to keep what it compiled: or every process compiles PyTorch and the rest again, for some
+# 20 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/pip install -q --no-compile --disable-pip-version-check
 .venv/run: pyproject.toml constraints.txt
