@@ -19,6 +19,7 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from hydra_plugins.paired_sweeper.forecast import work
 from hydra_plugins.paired_sweeper.plan import Plan, make_plan
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -77,13 +78,16 @@ def campaign(overrides: Sequence[str], console: Console, names: Sequence[str] = 
     only = "plan=only" in overrides
     plans = {name: planned(name, [o for o in overrides if o != "plan=only"]) for name in names}
     root = next(iter(plans.values()))[0].root
-    wanted = {run_id for plan, _ in plans.values() for run_id in plan.configs}
+    wanted = {run_id: config for plan, _ in plans.values() for run_id, config in plan.configs.items()}
     store.set_aside(root, wanted)
-    began, before, code = time.monotonic(), len(wanted & store.finished(root)), 0
+    began, code = time.monotonic(), 0
+    asked = work([wanted[run_id] for run_id in wanted.keys() - store.finished(root)])
     for number, (name, (plan, claims)) in enumerate(plans.items(), 1):
-        done = len(wanted & store.finished(root))
-        left = _left(time.monotonic() - began, done - before, len(wanted) - done)
-        console.print(f"experiment {number} of {len(plans)}: {name}; {done} of {len(wanted)} runs done{left}")
+        missing = wanted.keys() - store.finished(root)
+        lacking = work([wanted[run_id] for run_id in missing])
+        left = _left(time.monotonic() - began, asked - lacking, lacking)
+        done = f"{len(wanted) - len(missing)} of {len(wanted)} runs done"
+        console.print(f"experiment {number} of {len(plans)}: {name}; {done}{left}")
         if not only and up_to_date(root / "reports" / name, plan, claims):
             continue
         command = [sys.executable, "-m", "experiments.run", f"experiment={name}", *overrides]
@@ -98,8 +102,9 @@ def campaign(overrides: Sequence[str], console: Console, names: Sequence[str] = 
     return code
 
 
-def _left(seconds: float, runs: int, missing: int) -> str:
-    return f", about {max(1, round(seconds / runs * missing / 60))} min left" if runs and missing else ""
+def _left(seconds: float, done: float, lacking: float) -> str:
+    """The time for the work that is lacking, at the pace of what was `done` in `seconds`."""
+    return f", about {max(1, round(seconds / done * lacking / 60))} min left" if done > 0 and lacking else ""
 
 
 def _judged(path: Path) -> list[dict]:

@@ -5,9 +5,10 @@ import json
 import sys
 
 import pytest
+from hydra_plugins.paired_sweeper import forecast
 from rich.console import Console
 
-from experiments import UserError, campaign, claim_files, store
+from experiments import UserError, campaign, claim_files, prepare, store
 
 
 @pytest.fixture
@@ -60,6 +61,30 @@ def test_what_is_up_to_date_is_passed_over_and_the_rest_is_run(tmp_path, monkeyp
     path.write_text(path.read_text().replace('"margin": 0.02', '"margin": 0.01'))
     assert campaign.campaign([f"store.root={tmp_path}"], console, names) == 0
     assert called[-1][3] == f"experiment={names[1]}" and len(called) == 3
+
+
+def test_the_time_left_counts_base_models_that_are_built_and_those_that_are_not(tmp_path, monkeypatch, console):
+    names, hours = ("pareto", "label_noise"), iter((0, 0, 3600))
+    plans = [campaign.planned(name, [f"store.root={tmp_path}"])[0] for name in names]
+    bases = [{prepare.base_folder(config) for config in plan.configs.values()} for plan in plans]
+    monkeypatch.setattr(campaign.time, "monotonic", lambda: next(hours))
+    monkeypatch.setattr(campaign.report, "claim_table", lambda judged: "")
+
+    def first_alone(command):
+        if not any(tmp_path.iterdir()):
+            for folder in bases[0]:
+                folder.mkdir(parents=True)
+            for run_id in plans[0].configs:
+                store.write_atomic(tmp_path / run_id / store.RECORD, "{}")
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(campaign.subprocess, "run", first_alone)
+    campaign.campaign([f"store.root={tmp_path}"], console, names)
+    a_base = forecast.BASE_S / forecast.RUN_S
+    done = len(plans[0].configs) + len(bases[0]) * a_base
+    left = len(plans[1].configs.keys() - plans[0].configs.keys()) + len(bases[1] - bases[0]) * a_base
+    assert len(bases[1] - bases[0]) > 6  # of other sizes, which take as long as many runs
+    assert f"about {round(60 * left / done)} min left" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(("codes", "code", "runs"), [((0, 1), 1, 2), ((1, 0), 1, 2), ((130, 0), 130, 1)])
