@@ -63,11 +63,18 @@ def titles(labels: Sequence[str], width: float) -> list[str]:
     across = max(8, int(width / CHARACTER))
 
     def wrapped(label: str) -> str:
+        label = " ".join(_parted(word, across) for word in label.split(" "))
         lines = textwrap.wrap(label, across, max_lines=MOST_TITLE_LINES, placeholder=" …", break_on_hyphens=False)
         return "\n".join(lines)
 
     most = (MOST_TITLE_LINES - 1) * across + 2  # lines do not fill, so that one less is sure to do
     return _apart(labels, wrapped, lambda label: wrapped(tail(label, most)))
+
+
+def _parted(word: str, most: int) -> str:
+    """A word longer than `most` in parts, each but the first with its underscore, where it has any that serve."""
+    at = word.rfind("_", 1, most + 1) if len(word) > most else -1
+    return word if at < 0 else f"{word[:at]} {_parted(word[at:], most)}"
 
 
 def legend(

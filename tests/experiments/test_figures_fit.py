@@ -151,3 +151,12 @@ def test_labels_that_would_be_cut_to_the_same_are_told_apart_by_their_ends():
     assert over[2] == "full" and len(set(over)) == 3
     assert all(title.count("\n") < labels.MOST_TITLE_LINES for title in over)
     assert labels.told_apart([f"{'x' * 60}{n}" for n in "ab"], WIDE)[1].endswith("xxb")
+
+
+def test_a_title_that_is_one_long_word_is_broken_before_an_underscore():
+    (title,) = labels.titles(["biased_style_length_matched"], 26 * labels.CHARACTER + 0.01)
+    assert title == "biased_style_length\n_matched"
+    (title,) = labels.titles(["near_miss_and_swapped answers"], 10 * labels.CHARACTER + 0.01)
+    assert title == "near_miss\n_and\n_swapped …"
+    (title,) = labels.titles(["x" * 12], 8 * labels.CHARACTER + 0.01)  # where else should it be broken
+    assert title == "xxxxxxxx\nxxxx"
