@@ -25,15 +25,12 @@ def made_of(
 ) -> str:
     """SHA-256 of all that a report depends on: what was planned, the records, the claims, how it is told, the code."""
     code = [path for path in sorted(Path(store.__file__).parent.rglob("*")) if path.suffix in CODE]
-    config = [
-        line for line in plan.config_yaml.splitlines() if not line.startswith("plan:")
-    ]  # not how it was asked for
     told = {
         "code": [store.sha256(path.read_bytes()) for path in code],
         "cells": [[cell.run_id, cell.arm, dict(cell.seeds), dict(cell.levels)] for cell in plan.cells],
         "records": [store.sums(plan.root / run_id).get(store.RECORD) for run_id in plan.configs],
         "claims": [claim.model_dump(mode="json") for claim in claims],
-        "experiment": [experiment.name, experiment.title, config, plan.evaluation.model_dump(mode="json")],
+        "experiment": [experiment.name, experiment.title, plan.config_yaml, plan.evaluation.model_dump(mode="json")],
         "tracking": next(iter(plan.configs.values())).tracking.model_dump(mode="json"),
         "rest": [command, missing, figures],
     }

@@ -175,10 +175,13 @@ def _level(key: str, tree: dict[str, Any], choices: dict[str, str]) -> Any:
 
 
 def _yaml(master: DictConfig) -> str:
-    """What a report shows of the config: all that bears on its results, and nothing of this machine's folders."""
+    """What a report shows of the config: all that bears on its results, and nothing of this machine's folders.
+
+    Nor what was asked for this time: a report that is made again says the same.
+    """
     tree = {
         key: OmegaConf.to_container(master[key]) if OmegaConf.is_config(master[key]) else master[key] for key in master
     }
-    for key in ("hydra", *OF_NO_MATTER):
+    for key in ("hydra", "plan", *OF_NO_MATTER):
         tree.pop(key, None)
     return yaml.safe_dump(store.redact(tree), sort_keys=False, allow_unicode=True)

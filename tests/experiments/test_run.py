@@ -71,6 +71,8 @@ def test_a_report_names_no_folder_of_this_machine(cli, tmp_path):
     )
     config = (report / "config.yaml").read_text()
     assert "arm: full" in config and str(tmp_path) not in config and "tracking" not in config
+    cli(*TWO_ARMS, f"store.root={where}", "plan=report")
+    assert (report / "config.yaml").read_text() == config  # made again, it says the same
 
 
 def test_a_damaged_record_is_set_aside_and_run_again(cli):
