@@ -16,7 +16,7 @@ help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z.]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  ARGS="..." is handed on, as in: make run ARGS="plan=only"'
 
-run: .venv/run ## the default experiment and its report (10 to 13 minutes on 2 cores, environment included)
+run: .venv/run ## the default experiment and its report (10 to 14 minutes on 2 cores, environment included)
 	@$(BIN)/python -m experiments.run experiment=quickstart $(ARGS)
 
 claims: .venv/run ## every experiment of the embedded world, every claim decided (two and a half hours on 2 shared cores)
