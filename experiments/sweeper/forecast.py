@@ -37,7 +37,7 @@ def describe(plan: Plan, missing: list[str], jobs: int, name: str | None, here: 
     """The plan in two to four lines; `here`: on this machine, whose memory and disk are then compared with."""
     arms = len({(cell.arm, *sorted((k, str(v)) for k, v in cell.levels.items())) for cell in plan.cells})
     pairs = len({cell.seeds["pair"] for cell in plan.cells})
-    bases = bases_to_build(plan.configs[run_id] for run_id in missing)
+    bases = _bases_to_build(plan.configs[run_id] for run_id in missing)
     size = f"{_count(arms, 'cell')} x {_count(pairs, 'pair')}"
     head = f"{name or 'no experiment'}: {_count(len(plan.configs), 'run')} ({size})"
     lines = [
@@ -58,10 +58,10 @@ def _count(n: int, noun: str) -> str:
 
 def work(configs: Collection[Config]) -> float:
     """What it takes to do these runs and to build the base models that they lack, in runs of the embedded world."""
-    return len(configs) + bases_to_build(configs) * BASE_S / RUN_S
+    return len(configs) + _bases_to_build(configs) * BASE_S / RUN_S
 
 
-def bases_to_build(configs: Iterable[Config]) -> int:
+def _bases_to_build(configs: Iterable[Config]) -> int:
     """How many embedded base models are still to be pre-trained."""
     from experiments.prepare import base_folder
 
